@@ -1,0 +1,267 @@
+use std::io::Write as _;
+
+use super::*;
+use crate::cli::flags::{self, Flag, Kind, Standing};
+
+const LABEL: (&str, &str) = ("label", "replica=\"a\"");
+
+fn judge(given: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let mut values = Values::default();
+    for (name, value) in given {
+        values.push(name, *value);
+    }
+    Config::judge(&values).map_err(|error| error.problems.iter().map(ToString::to_string).collect())
+}
+
+fn judge_with_label(given: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let given: Vec<_> = [LABEL].into_iter().chain(given.iter().copied()).collect();
+    judge(&given)
+}
+
+fn the_problem(given: &[(&str, &str)]) -> String {
+    let problems = judge_with_label(given).expect_err("must be refused");
+    assert_eq!(problems.len(), 1, "{given:?}: {problems:?}");
+    problems[0].clone()
+}
+
+/// A value that differs from the flag's default but has the right form.
+fn other_value(flag: &Flag) -> &'static str {
+    match flag.kind {
+        Kind::Text => "x",
+        Kind::Address => "127.0.0.1:1",
+        Kind::Duration => "17s",
+        Kind::Bytes => "17MB",
+        Kind::Count => "17",
+        Kind::Number => "0.17",
+        Kind::Switch if flag.default == "true" => "false",
+        Kind::Switch => "true",
+        Kind::Choice(words) => {
+            words.iter().find(|word| **word != flag.default).expect("a choice has two words")
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = judge(&[LABEL]).expect("a label is all that is needed");
+    let hours = |hours: u64| Duration::from_secs(3600 * hours);
+    assert_eq!(config.http.address.to_string(), "0.0.0.0:10902");
+    assert_eq!(config.http.grace, Duration::from_secs(120));
+    assert_eq!(config.grpc.address.to_string(), "0.0.0.0:10901");
+    assert_eq!(config.grpc.grace, Duration::from_secs(120));
+    assert_eq!(config.grpc.max_connection_age, Some(hours(1)));
+    assert_eq!(config.write.address.to_string(), "0.0.0.0:19291");
+    assert_eq!(config.write.max_request_bytes, 32 << 20);
+    assert!(config.write.max_bytes_in_flight >= 64 << 20);
+    assert_eq!(config.tenancy.tenant_header, "thanos-tenant");
+    assert_eq!(config.tenancy.replica_header, "thanos-replica");
+    assert_eq!(config.tenancy.default_tenant, "default-tenant");
+    assert_eq!(config.tenancy.tenant_label, "tenant_id");
+    assert_eq!(config.tenancy.max_count, Some(10_000));
+    let tsdb = TsdbConfig {
+        path: "./data".into(),
+        retention: Some(hours(15 * 24)),
+        block_duration: hours(2),
+        future_window: Some(Duration::from_secs(600)),
+        wal_compression: true,
+        lock_file: true,
+        maintenance_interval: Duration::from_secs(60),
+    };
+    assert_eq!(config.tsdb, tsdb);
+    assert_eq!(config.upload.objstore, None);
+    assert!(!config.upload.hash_files);
+    assert_eq!(config.upload.concurrency, 1);
+    assert_eq!(config.read, ReadConfig { max_series: None, max_samples: None });
+    let log = LogConfig { level: tracing::Level::INFO, format: LogFormat::Logfmt, name: String::new() };
+    assert_eq!(config.log, log);
+    assert_eq!(config.external_labels, Labels::from_pairs([("replica", "a")]));
+    assert_eq!(config.replication_factor, 1);
+    assert_eq!(config.drain_max, Duration::from_secs(3));
+    assert_eq!(config.notices, [""; 0]);
+}
+
+#[test]
+fn values_given_are_taken() {
+    let config = judge(&[
+        ("label", "b=\"2\""),
+        ("label", "a=\"1\""),
+        ("tsdb.retention", "0d"),
+        ("tsdb.too-far-in-future.time-window", "0s"),
+        ("tsdb.min-block-duration", "1m"),
+        ("tsdb.max-block-duration", "60s"),
+        ("tsdb.wal-compression", "false"),
+        ("tsdb.no-lockfile", "true"),
+        ("hash-func", "SHA256"),
+        ("shipper.upload-concurrency", "4"),
+        ("store.limits.request-series", "7"),
+        ("write.max-bytes-in-flight", "100MB"),
+        ("write.max-request-bytes", "100MB"),
+        ("write.max-connection-age", "0s"),
+        ("tenant.max-count", "0"),
+        ("receive.tenant-header", "X-Scope-OrgID"),
+        ("log.level", "warn"),
+        ("log.format", "json"),
+    ])
+    .expect("all valid");
+    assert_eq!(config.external_labels, Labels::from_pairs([("a", "1"), ("b", "2")]));
+    assert_eq!(config.tsdb.retention, None);
+    assert_eq!(config.tsdb.future_window, None);
+    assert_eq!(config.tsdb.block_duration, Duration::from_secs(60));
+    assert!(!config.tsdb.wal_compression && !config.tsdb.lock_file);
+    assert!(config.upload.hash_files);
+    assert_eq!(config.upload.concurrency, 4);
+    assert_eq!(config.read.max_series, Some(7));
+    assert_eq!(config.write.max_bytes_in_flight, 100 << 20);
+    assert_eq!(config.write.max_request_bytes, 100 << 20);
+    assert_eq!(config.write.max_connection_age, None);
+    assert_eq!(config.tenancy.max_count, None);
+    assert_eq!(config.tenancy.tenant_header, "x-scope-orgid");
+    assert_eq!((config.log.level, config.log.format), (tracing::Level::WARN, LogFormat::Json));
+}
+
+#[test]
+fn no_label_is_a_clear_refusal() {
+    let problems = judge(&[]).expect_err("no label");
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("--label: at least one external label is needed"), "{problems:?}");
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name_and_all_at_once() {
+    let not_built: Vec<_> = flags::all().filter(|flag| flag.standing == Standing::NotBuilt).collect();
+    let mut expected = Vec::new();
+    let mut all = Vec::new();
+    for flag in not_built {
+        let value = other_value(flag);
+        let text = format!("--{} is known but not built yet", flag.name);
+        assert_eq!(the_problem(&[(flag.name, value)]), text);
+        expected.push(text);
+        all.push((flag.name, value));
+    }
+    expected.sort();
+    let mut found = judge_with_label(&all).expect_err("not built");
+    found.sort();
+    assert_eq!(found, expected);
+    for name in [
+        "receive.hashrings-file",
+        "receive.hashrings",
+        "receive.replication-factor",
+        "receive.relabel-config-file",
+        "receive.limits-config",
+        "receive.split-tenant-label-name",
+        "receive.tenant-certificate-field",
+        "receive.replication-protocol",
+        "remote-write.server-tls-cert",
+        "grpc-server-tls-client-ca",
+        "http.config",
+        "tsdb.max-exemplars",
+        "tsdb.out-of-order.time-window",
+        "tsdb.max-retention-bytes",
+        "tsdb.wal-sync",
+        "tracing.config",
+        "receive.otlp-promote-resource-attributes",
+    ] {
+        assert_eq!(flags::find(name).standing, Standing::NotBuilt, "{name}");
+    }
+    assert_eq!(
+        the_problem(&[("log.format", "journald")]),
+        "--log.format=journald is known but not built yet"
+    );
+}
+
+#[test]
+fn defaults_given_explicitly_are_fine() {
+    for flag in flags::all().filter(|flag| !flag.default.is_empty()) {
+        let config = judge_with_label(&[(flag.name, flag.default)])
+            .unwrap_or_else(|problems| panic!("--{}={}: {problems:?}", flag.name, flag.default));
+        let expected = usize::from(matches!(flag.standing, Standing::NoEffect(_)));
+        assert_eq!(config.notices.len(), expected, "{}", flag.name);
+    }
+    judge_with_label(&[("tsdb.out-of-order.time-window", "0h"), ("receive.artificial-max-delay", "0")])
+        .expect("the same value in other words");
+}
+
+#[test]
+fn what_has_no_effect_is_accepted_and_noted() {
+    for flag in flags::all() {
+        if let Standing::NoEffect(why) = flag.standing {
+            let config = judge_with_label(&[(flag.name, other_value(flag))]).expect(flag.name);
+            assert_eq!(config.notices, [format!("--{} has no effect: {why}", flag.name)]);
+        }
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    let check = |given: &[(&str, &str)], start: &str| {
+        let problem = the_problem(given);
+        assert!(problem.starts_with(start), "{given:?}: {problem}");
+    };
+    check(&[("tsdb.retention", "15")], "--tsdb.retention: \"15\" is not a duration");
+    check(&[("http-address", "x")], "--http-address: \"x\" is not host:port");
+    check(&[("tsdb.max-exemplars", "-1")], "--tsdb.max-exemplars: \"-1\" is not a whole number");
+    check(&[("tsdb.no-lockfile", "yes")], "--tsdb.no-lockfile: \"yes\" is neither true nor false");
+    check(&[("hash-func", "MD5")], "--hash-func: \"MD5\" is none of");
+    check(&[("log.level", "trace")], "--log.level: \"trace\" is none of");
+    check(&[("write.max-request-bytes", "0")], "--write.max-request-bytes: must be more than 0");
+    check(
+        &[("write.max-request-bytes", "2MB"), ("write.max-bytes-in-flight", "1MB")],
+        "--write.max-request-bytes: must not exceed --write.max-bytes-in-flight",
+    );
+    check(&[("write.max-connections", "0")], "--write.max-connections: must be more than 0");
+    check(&[("write.max-connections", "1048577")], "--write.max-connections: must not exceed");
+    check(&[("tsdb.min-block-duration", "1h")], "--tsdb.max-block-duration: must equal");
+    check(
+        &[("tsdb.min-block-duration", "0s"), ("tsdb.max-block-duration", "0s")],
+        "--tsdb.min-block-duration: must be more than 0",
+    );
+    check(&[("tsdb.path", "")], "--tsdb.path: must not be empty");
+    check(&[("label", "replica=\"b\"")], "--label: replica is given twice");
+    check(&[("label", "x=y")], "--label: the value of x must be quoted");
+    check(&[("receive.tenant-header", "a b")], "--receive.tenant-header: is not the name of a header");
+    check(&[("receive.tenant-label-name", "a-b")], "--receive.tenant-label-name: \"a-b\" is not a label");
+    for tenant in ["", ".", "..", "a/b", "a\\b"] {
+        check(&[("receive.default-tenant-id", tenant)], "--receive.default-tenant-id: ");
+    }
+}
+
+#[test]
+fn a_label_that_the_tenant_overrides_is_noted() {
+    let config = judge(&[LABEL, ("label", "tenant_id=\"x\"")]).expect("accepted");
+    assert_eq!(config.notices, ["--label tenant_id gives way to the tenant's name"]);
+}
+
+#[test]
+fn the_bucket_configuration_comes_from_flag_or_file_but_not_both() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    // CARGO_PKG_NAME is set whenever cargo runs a test.
+    file.write_all(b"type: FILESYSTEM\nname: $(CARGO_PKG_NAME)\n").expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+
+    let config = judge_with_label(&[("objstore.config", "type: $(CARGO_PKG_NAME)")]).expect("inline");
+    let expected = ObjstoreText { yaml: Secret::new("type: weir"), file: None };
+    assert_eq!(config.upload.objstore, Some(expected));
+
+    let config = judge_with_label(&[("objstore.config-file", path)]).expect("from a file");
+    let expected =
+        ObjstoreText { yaml: Secret::new("type: FILESYSTEM\nname: weir\n"), file: Some(file.path().into()) };
+    assert_eq!(config.upload.objstore, Some(expected));
+
+    let both = the_problem(&[("objstore.config", "secret"), ("objstore.config-file", path)]);
+    assert_eq!(both, "--objstore.config: and --objstore.config-file must not both be given");
+    let missing = the_problem(&[("objstore.config-file", "/nonexistent/bucket.yml")]);
+    assert!(missing.starts_with("--objstore.config-file: cannot read /nonexistent/bucket.yml"), "{missing}");
+    let unset = the_problem(&[("objstore.config", "key: $(WEIR_TEST_IS_NOT_SET)")]);
+    assert_eq!(unset, "--objstore.config: environment variable WEIR_TEST_IS_NOT_SET is not set");
+    assert_eq!(judge_with_label(&[("objstore.config", " \n")]).expect("empty").upload.objstore, None);
+}
+
+#[test]
+fn problems_are_told_together_one_a_line() {
+    let mut values = Values::default();
+    values.push("tsdb.retention", "x");
+    values.push("receive.hashrings", "[]");
+    let text = Config::judge(&values).expect_err("three problems").to_string();
+    let starts: Vec<_> = text.lines().map(|line| line.split([':', ' ']).next().expect("a word")).collect();
+    assert_eq!(starts, ["--tsdb.retention", "--receive.hashrings", "--label"]);
+}

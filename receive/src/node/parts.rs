@@ -1,0 +1,220 @@
+//! The parts of a node (tenants, write path, reads, uploads), plugged together.
+//!
+//! [`super::Node`] knows when something is built, opened, served and closed; this module knows what.
+//! Each function below is called once, in the order they stand here.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::{Router, extract::Request, response::Response};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use weir_tsdb::{
+    db::{DbOptions, DbStats},
+    fs::StdFs,
+};
+
+use super::{NodeError, tasks::TaskSet, uploads::Uploads};
+use crate::{
+    config::Config,
+    grpc::{self, GrpcConfig, GrpcServices},
+    objstore::{Bucket, BucketConfig, BucketOptions},
+    readiness::Readiness,
+    store_api::{InfoApi, StoreApi, StoreLimits, TenantSource, TenantView},
+    telemetry::{
+        Telemetry,
+        tenants::{TenantCollector, TenantStats},
+    },
+    tenants::{MayDelete, TenantName, Tenants, TenantsConfig},
+    write::{self, WriteState},
+};
+
+/// The parts of one node.
+#[derive(Debug)]
+pub struct Parts {
+    config: Arc<Config>,
+    readiness: Readiness,
+    uploads: Option<Arc<Uploads>>,
+    opened: Arc<OnceLock<Opened>>,
+}
+
+/// What is there once the tenants are open. Before that writes are answered 503 and reads fail.
+#[derive(Debug)]
+struct Opened {
+    tenants: Arc<Tenants>,
+    write: Arc<WriteState>,
+    write_router: Router,
+}
+
+impl Parts {
+    /// Builds what needs neither data nor network, and judges what only the parts understand.
+    ///
+    /// # Errors
+    /// If a part finds its configuration wrong.
+    pub fn new(config: Arc<Config>, readiness: Readiness, telemetry: &Telemetry) -> Result<Self, NodeError> {
+        let uploads = match &config.upload.objstore {
+            Some(text) => {
+                let bucket = BucketConfig::parse(text.yaml.expose())
+                    .and_then(|bucket| Bucket::open(&bucket, &BucketOptions::default()))
+                    .map_err(NodeError::part("--objstore.config"))?;
+                Some(Arc::new(Uploads::new(bucket, &config.upload)))
+            }
+            None => {
+                tracing::info!("no bucket is configured, blocks stay on this node");
+                None
+            }
+        };
+        let opened = Arc::new(OnceLock::new());
+        telemetry.add_collector(TenantCollector(OpenTenants {
+            opened: opened.clone(),
+            readiness: readiness.clone(),
+        }));
+        Ok(Self { config, readiness, uploads, opened })
+    }
+
+    /// The routes of the write port. Served at once, with the gate of [`Readiness`] before them.
+    pub fn write_router(&self) -> Router {
+        let opened = self.opened.clone();
+        let pass_on = move |request: Request| {
+            let router = opened.get().map(|opened| opened.write_router.clone()).unwrap_or_default();
+            async move {
+                let answer: Result<Response, _> = router.oneshot(request).await;
+                answer
+            }
+        };
+        self.readiness.gate(Router::new().fallback(pass_on))
+    }
+
+    /// Serves StoreAPI, Info, health and reflection on `listener` until `shutdown` is cancelled and
+    /// calls are drained, at most `grace` after it. Until the node is ready, calls fail.
+    pub fn serve_grpc(
+        &self,
+        listener: TcpListener,
+        grace: Duration,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let source = Arc::new(OpenTenants { opened: self.opened.clone(), readiness: self.readiness.clone() });
+        let limits = StoreLimits {
+            request_series: self.config.read.max_series.unwrap_or(0),
+            request_samples: self.config.read.max_samples.unwrap_or(0),
+        };
+        let readiness = self.readiness.clone();
+        let services = GrpcServices::new(move || readiness.is_ready())
+            .add_store(StoreApi::new(source.clone(), limits), InfoApi::new(source));
+        let config = GrpcConfig {
+            grace_period: grace,
+            max_connection_age: self.config.grpc.max_connection_age.unwrap_or_default(),
+            ..GrpcConfig::default()
+        };
+        async move {
+            grpc::serve(listener, services, shutdown, config).await;
+        }
+    }
+
+    /// Opens all tenants of `config.tsdb.path` and sets the write path. The node is ready when this
+    /// returns. May be dropped half way when a stop is asked for.
+    ///
+    /// # Errors
+    /// If the data directory as a whole cannot be used. One broken tenant is no error.
+    pub async fn open(&self) -> Result<(), NodeError> {
+        let default_tenant = TenantName::new(&self.config.tenancy.default_tenant)
+            .map_err(NodeError::part("--receive.default-tenant-id"))?;
+        let tenants = Tenants::open(self.tenants_config()).await.map_err(NodeError::part("tenants"))?;
+        let write = WriteState::new(self.write_config(default_tenant), tenants.clone());
+        write.set_ready(true);
+        let write_router = write::router(write.clone());
+        let set = self.opened.set(Opened { tenants, write, write_router });
+        assert!(set.is_ok(), "a node is opened once");
+        Ok(())
+    }
+
+    fn tenants_config(&self) -> TenantsConfig {
+        let tsdb = &self.config.tsdb;
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let db = DbOptions {
+            block_range_ms: millis(tsdb.block_duration),
+            retention_ms: tsdb.retention.map(millis),
+            wal_compression: tsdb.wal_compression,
+            lock_file: tsdb.lock_file,
+            ..DbOptions::default()
+        };
+        let mut config = TenantsConfig::new(tsdb.path.clone(), Arc::new(StdFs), db);
+        config.external_labels = self.config.external_labels.clone();
+        config.tenant_label = self.config.tenancy.tenant_label.clone();
+        config.tenants_max = self.config.tenancy.max_count.map_or(usize::MAX, |count| count as usize);
+        config.maintenance_interval = tsdb.maintenance_interval;
+        config.series_table_entries = self.config.write.series_table_size as usize;
+        config
+    }
+
+    fn write_config(&self, default_tenant: TenantName) -> write::WriteConfig {
+        let tenancy = &self.config.tenancy;
+        let max_request_bytes = self.config.write.max_request_bytes as usize;
+        write::WriteConfig {
+            tenant_header: tenancy.tenant_header.clone(),
+            default_tenant,
+            replica_header: tenancy.replica_header.clone(),
+            body_bytes_max: snap::raw::max_compress_len(max_request_bytes).max(max_request_bytes),
+            decoded_bytes_max: max_request_bytes,
+            bytes_in_flight_max: self.config.write.max_bytes_in_flight as usize,
+            future_window: self.config.tsdb.future_window,
+            ..write::WriteConfig::default()
+        }
+    }
+
+    /// Starts what runs beside requests. Each task ends soon after `stop` is cancelled.
+    pub fn spawn_background(&self, tasks: &mut TaskSet, stop: &CancellationToken) {
+        let Some(Opened { tenants, .. }) = self.opened.get() else { return };
+        let may_delete: MayDelete = match self.uploads.clone() {
+            Some(uploads) => Arc::new(move |tenant, ulid| uploads.is_uploaded(tenant, ulid)),
+            None => Arc::new(|_, _| true),
+        };
+        tasks.spawn("upkeep of tenants", tenants.clone().maintain(may_delete, stop.clone()));
+        if let Some(uploads) = &self.uploads {
+            tasks.spawn("uploads", uploads.clone().run(tenants.clone(), stop.clone()));
+        }
+    }
+
+    /// Closes what [`Parts::open`] opened, perhaps half way. Servers have ended and background tasks
+    /// too, or have been broken off; work they left on blocking threads may still run.
+    pub async fn close(&self) {
+        if let Some(Opened { tenants, write, .. }) = self.opened.get() {
+            write.drain().await;
+            tenants.close().await;
+        }
+    }
+}
+
+/// The tenants as readers and metrics see them: none until they are open.
+struct OpenTenants {
+    opened: Arc<OnceLock<Opened>>,
+    readiness: Readiness,
+}
+
+impl TenantSource for OpenTenants {
+    fn ready(&self) -> bool {
+        self.readiness.serves() && self.opened.get().is_some()
+    }
+
+    fn tenants(&self) -> Vec<TenantView> {
+        let open = self.opened.get().map(|opened| opened.tenants.list()).unwrap_or_default();
+        let view = |tenant: Arc<crate::tenants::Tenant>| TenantView {
+            tenant: tenant.name.as_str().to_owned(),
+            external_labels: tenant.external_labels.clone(),
+            db: Arc::new(tenant.db.clone()),
+        };
+        open.into_iter().map(view).collect()
+    }
+}
+
+impl TenantStats for OpenTenants {
+    fn visit(&self, visit: &mut dyn FnMut(&str, DbStats)) {
+        let Some(opened) = self.opened.get() else { return };
+        for tenant in opened.tenants.list() {
+            visit(tenant.name.as_str(), tenant.db.stats());
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Uploads of a node: one shipper per tenant, for tenants that come and go.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+use weir_tsdb::{block::BlockReader, fs::StdFs};
+
+use crate::{
+    config::UploadConfig,
+    objstore::Bucket,
+    ship::{HashFunc, IndexStats, LoopOptions, Shipper, ShipperConfig, ShipperLoop},
+    tenants::{Tenant, Tenants},
+};
+
+/// The shippers of all tenants, and the bucket they share.
+#[derive(Debug)]
+pub struct Uploads {
+    shippers: Arc<ShipperLoop>,
+    bucket: Bucket,
+    interval: Duration,
+    hash_func: Option<HashFunc>,
+    concurrency: usize,
+}
+
+impl Uploads {
+    /// Uploads to `bucket`, none begun.
+    pub fn new(bucket: Bucket, config: &UploadConfig) -> Self {
+        let interval = config.interval;
+        let options = LoopOptions { interval, backoff_max: 10 * interval, ..LoopOptions::default() };
+        Self {
+            shippers: ShipperLoop::new(options),
+            bucket,
+            interval,
+            hash_func: config.hash_files.then_some(HashFunc::Sha256),
+            concurrency: config.concurrency,
+        }
+    }
+
+    /// Whether block `ulid` of `tenant` is in the bucket, verified. Not so while nobody has looked.
+    pub fn is_uploaded(&self, tenant: &Tenant, ulid: Ulid) -> bool {
+        self.shippers.uploaded(tenant.name.as_str()).is_some_and(|uploaded| uploaded.contains(ulid))
+    }
+
+    /// Ships the blocks of all open tenants until `stop` is cancelled. Tenants opened meanwhile
+    /// join in within an interval.
+    pub async fn run(self: Arc<Self>, tenants: Arc<Tenants>, stop: CancellationToken) {
+        let joining = async {
+            let mut ticks = tokio::time::interval(self.interval);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                tenants.list().iter().for_each(|tenant| self.join(tenant));
+            }
+        };
+        tokio::select! {
+            () = self.shippers.run(stop) => {}
+            () = joining => {}
+        }
+    }
+
+    fn join(&self, tenant: &Tenant) {
+        if self.shippers.uploaded(tenant.name.as_str()).is_some() {
+            return;
+        }
+        let labels = tenant.external_labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut config = ShipperConfig::new(&tenant.dir, tenant.name.as_str(), labels.collect());
+        config.hash_func = self.hash_func;
+        config.upload_concurrency = self.concurrency;
+        config.index_stats = Some(Arc::new(index_stats));
+        match Shipper::new(config, self.bucket.clone()) {
+            Ok(shipper) => drop(self.shippers.add(shipper)),
+            Err(error) => {
+                tracing::error!(tenant = %tenant.name, %error, "blocks of this tenant are not uploaded");
+            }
+        }
+    }
+}
+
+/// Figures of the index of the block in `dir`, from its own files.
+fn index_stats(dir: &Path) -> Result<IndexStats, String> {
+    let stats = BlockReader::open(&StdFs, dir).and_then(|block| block.index_stats());
+    let stats = stats.map_err(|error| error.to_string())?;
+    Ok(IndexStats { series_max_size: stats.series_max_size, chunk_max_size: stats.chunk_max_size })
+}

@@ -1,0 +1,268 @@
+//! The write path: from a request of remote write to an acknowledged append.
+//!
+//! A request passes these steps, each in a module of its own; the first that fails answers:
+//!
+//! 1. `headers`: tenant, encoding, type and replica number;
+//! 2. `admission`: the bytes the request holds and will hold are counted against a bound;
+//! 3. `body`: read, bounded, into a pooled buffer; its claim to decoded size judged;
+//! 4. a turn: a semaphore of about as many permits as cores, so that requests under way are few
+//!    and finish, instead of many that wait for each other;
+//! 5. `ingest`: decompress, walk (`plan`), append, on a thread for blocking work; from here on
+//!    the request is not cancelled when its connection is;
+//! 6. the durability ticket is settled, without holding the turn;
+//! 7. the answer ([`crate::answer`]).
+//!
+//! A tenant comes to be with its first write that leaves something to store, not before.
+
+mod admission;
+mod body;
+mod headers;
+mod ingest;
+mod key;
+mod labels;
+mod plan;
+mod pool;
+mod request;
+#[cfg(test)]
+mod test_message;
+
+pub use labels::LabelLimits;
+pub use request::router;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::HeaderName;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::tenants::{TenantName, Tenants, WriteMetrics};
+use admission::Admission;
+use ingest::Scratch;
+use key::SeriesKeys;
+use plan::Judge;
+use pool::{BodyBuffer, Pool};
+
+/// How writes are taken.
+#[derive(Clone, Debug)]
+pub struct WriteConfig {
+    /// Header with the tenant: `--receive.tenant-header`.
+    pub tenant_header: HeaderName,
+    /// Tenant of requests that name none: `--receive.default-tenant-id`.
+    pub default_tenant: TenantName,
+    /// Header with the replica number: `--receive.replica-header`.
+    pub replica_header: HeaderName,
+    /// Most bytes of a body as it comes.
+    pub body_bytes_max: usize,
+    /// Most bytes of a body decoded.
+    pub decoded_bytes_max: usize,
+    /// Most bytes that all requests under way hold together; raised to what one request may hold.
+    pub bytes_in_flight_max: usize,
+    /// Most series of a request.
+    pub series_max: usize,
+    /// Most samples of a request.
+    pub samples_max: usize,
+    /// What labels may look like.
+    pub labels: LabelLimits,
+    /// How far in the future a sample may be; `None` for any time.
+    pub future_window: Option<Duration>,
+    /// Requests decoded and appended at once.
+    pub concurrency: usize,
+    /// Longest time for reading a body.
+    pub body_timeout: Duration,
+    /// Longest wait for a turn.
+    pub turn_timeout: Duration,
+    /// What refused senders are told to wait.
+    pub retry_after: Duration,
+}
+
+impl Default for WriteConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            tenant_header: headers::THANOS_TENANT,
+            default_tenant: TenantName::new("default-tenant").expect("the default tenant is valid"),
+            replica_header: HeaderName::from_static("thanos-replica"),
+            body_bytes_max: 16 << 20,
+            decoded_bytes_max: 64 << 20,
+            bytes_in_flight_max: 256 << 20,
+            series_max: 1_000_000,
+            samples_max: 2_000_000,
+            labels: LabelLimits::default(),
+            future_window: Some(Duration::from_secs(600)),
+            concurrency: cores,
+            body_timeout: Duration::from_secs(30),
+            turn_timeout: Duration::from_secs(5),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The state of the write path, shared by all requests.
+#[derive(Debug)]
+pub struct WriteState {
+    config: WriteConfig,
+    tenants: Arc<Tenants>,
+    ready: AtomicBool,
+    /// Generation of what labels are judged by; entries of the series tables hold for one.
+    generation: AtomicU32,
+    keys: SeriesKeys,
+    admission: Arc<Admission>,
+    turns: Arc<Semaphore>,
+    /// Work that goes on without its connection.
+    jobs: TaskTracker,
+    bodies: Arc<Pool<BodyBuffer>>,
+    scratches: Arc<Pool<Scratch>>,
+    /// Counts requests without an accepted tenant.
+    anonymous: WriteMetrics,
+}
+
+impl WriteState {
+    /// A write path into `tenants`, not ready yet. Made after the metrics recorder is installed.
+    pub fn new(config: WriteConfig, tenants: Arc<Tenants>) -> Arc<Self> {
+        let one_request = config.body_bytes_max.saturating_add(config.decoded_bytes_max);
+        let in_flight = config.bytes_in_flight_max.max(one_request);
+        let concurrency = config.concurrency.max(1);
+        Arc::new(Self {
+            tenants,
+            ready: AtomicBool::new(false),
+            generation: AtomicU32::new(0),
+            keys: SeriesKeys::new(),
+            admission: Admission::new(in_flight),
+            turns: Arc::new(Semaphore::new(concurrency)),
+            jobs: TaskTracker::new(),
+            // Bodies are also held while they are read and while they wait for their turn.
+            bodies: Pool::new(4 * concurrency),
+            scratches: Pool::new(concurrency),
+            anonymous: WriteMetrics::new(""),
+            config,
+        })
+    }
+
+    /// Says whether writes are taken. While they are not, every path answers 503.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// True if writes are taken.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Tenants written to.
+    pub fn tenants(&self) -> &Arc<Tenants> {
+        &self.tenants
+    }
+
+    /// Bytes that requests under way hold.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.admission.in_flight()
+    }
+
+    /// Takes no more writes and waits until those under way have ended, also those whose
+    /// connections are gone. To be called before the tenants are closed.
+    pub async fn drain(&self) {
+        self.set_ready(false);
+        // With all turns in hand no request is between taking one and beginning its work.
+        let turns = self.turns.acquire_many(self.config.concurrency.max(1) as u32).await;
+        self.turns.close();
+        drop(turns);
+        self.jobs.close();
+        self.jobs.wait().await;
+    }
+
+    /// To be called after a change of what labels are judged by: forgets all that was decided about
+    /// label sets before.
+    pub fn forget_series(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn judge(&self, now: SystemTime) -> Judge<'_> {
+        Judge {
+            keys: &self.keys,
+            limits: &self.config.labels,
+            latest_ms: latest_ms(self.config.future_window, now),
+            series_max: self.config.series_max,
+            samples_max: self.config.samples_max,
+        }
+    }
+}
+
+/// Time in milliseconds of the latest sample that is taken at `now`.
+fn latest_ms(window: Option<Duration>, now: SystemTime) -> i64 {
+    let Some(window) = window else { return i64::MAX };
+    // A clock before 1970 counts as 1970.
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_add(window).as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, pin::pin, task::Poll};
+
+    use weir_tsdb::{db::DbOptions, fs::StdFs};
+
+    use super::*;
+    use crate::tenants::TenantsConfig;
+
+    #[test]
+    fn the_future_begins_behind_the_window() {
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(latest_ms(minute, at(1_700_000_000_123)), 1_700_000_060_123);
+        assert_eq!(latest_ms(Some(Duration::ZERO), at(5)), 5);
+        assert_eq!(latest_ms(None, at(5)), i64::MAX);
+        assert_eq!(latest_ms(Some(Duration::MAX), at(5)), i64::MAX);
+        assert_eq!(latest_ms(minute, UNIX_EPOCH - Duration::from_secs(1)), 60_000);
+    }
+
+    async fn state() -> (tempfile::TempDir, Arc<WriteState>) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = TenantsConfig::new(dir.path().to_owned(), Arc::new(StdFs), DbOptions::default());
+        let state = WriteState::new(WriteConfig::default(), Tenants::open(config).await.unwrap());
+        state.set_ready(true);
+        (dir, state)
+    }
+
+    #[tokio::test]
+    async fn draining_waits_for_turns_and_for_work() {
+        let (_dir, state) = state().await;
+        let turn = state.turns.clone().acquire_owned().await.unwrap();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        state.jobs.spawn_blocking(move || ended.recv());
+
+        let mut drained = pin!(state.drain());
+        let mut is_drained = async || {
+            // Time for the drain to make what progress it can.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            std::future::poll_fn(|context| Poll::Ready(drained.as_mut().poll(context).is_ready())).await
+        };
+        assert!(!is_drained().await);
+        assert!(!state.is_ready());
+        drop(turn);
+        assert!(!is_drained().await, "a request still works, without a turn");
+        assert!(state.turns.acquire().await.is_err(), "no turn is given any more");
+        end.send(()).unwrap();
+        drained.await;
+    }
+
+    #[tokio::test]
+    async fn any_one_request_fits_into_the_room_of_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = TenantsConfig::new(dir.path().to_owned(), Arc::new(StdFs), DbOptions::default());
+        let tenants = Tenants::open(config).await.unwrap();
+        let limits = WriteConfig { bytes_in_flight_max: 0, ..WriteConfig::default() };
+        let (body, decoded) = (limits.body_bytes_max, limits.decoded_bytes_max);
+        let state = WriteState::new(limits, tenants);
+        let mut request = state.admission.begin();
+        assert!(request.take(body).and_then(|()| request.take(decoded)).is_ok());
+        assert!(request.take(1).is_err());
+    }
+}

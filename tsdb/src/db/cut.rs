@@ -1,0 +1,61 @@
+//! Cutting blocks off the head.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use ulid::Ulid;
+
+use super::Shared;
+use crate::{
+    Error, Result,
+    block::{self, BlockReader, BlockSpec, HINT_OUT_OF_ORDER},
+};
+
+impl Shared {
+    /// Cuts one block per aligned range while the head spans more than one and a half of them.
+    /// Appends go on meanwhile: they do not reach back into the range being cut.
+    pub(super) fn compact_head(&self) -> Result<Vec<Ulid>> {
+        let _maintenance = self.maintenance.lock();
+        let mut cut = Vec::new();
+        while let Some((mint, end)) = self.head.compactable_range() {
+            cut.extend(self.cut_block(mint, end)?);
+            self.head.truncate(end)?;
+            self.compactions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.drop_write_behind_log()?;
+        Ok(cut)
+    }
+
+    /// Writes the samples from `mint` to `end` (exclusive) as a block and adds it to the list. No
+    /// samples, no block.
+    fn cut_block(&self, mint: i64, end: i64) -> Result<Option<Ulid>> {
+        let range = mint..=end - 1;
+        let mut series = self.head.sorted_series(range.clone())?.into_iter();
+        let mut spec = BlockSpec::new(Ulid::generate(), mint, end);
+        spec.chunk_range_ms = self.options.block_range_ms;
+        if end <= self.newest_block_end() {
+            // Before the end of the newest block the head has only what came out of order.
+            spec.hints.push(HINT_OUT_OF_ORDER.to_owned());
+        }
+        let written = block::write_block(&self.fs, &self.dir, &spec, |next| {
+            let Some((labels, handle)) = series.next() else { return Ok(false) };
+            next.labels = labels;
+            self.head.samples(handle, range.clone(), &mut next.samples)?;
+            Ok(true)
+        })?;
+        let Some(meta) = written else { return Ok(None) };
+        let reader = BlockReader::open(&*self.fs, &self.dir.join(meta.ulid.to_string()))?;
+        let mut blocks = self.blocks.write();
+        blocks.push(Arc::new(reader));
+        blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+        Ok(Some(meta.ulid))
+    }
+
+    /// Deletes the write-behind log of another program once all of its samples are in blocks.
+    fn drop_write_behind_log(&self) -> Result<()> {
+        let wbl = self.dir.join("wbl");
+        if !self.head.has_out_of_order() && self.fs.exists(&wbl).map_err(Error::io("look for", &wbl))? {
+            self.fs.remove_dir_all(&wbl).map_err(Error::io("remove", wbl))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,239 @@
+//! Appending to the head.
+//!
+//! One lock is held for a whole batch. Within it each sample is judged, put into its open chunk and
+//! encoded for the log; then the log gets the batch in one write. Memory and log thus agree about
+//! the order of the samples of a series even when two requests carry the same series, which replay
+//! depends on. If the log fails, memory holds samples that it lacks; nobody was told that they are
+//! stored, and the log takes nothing more until the directory is opened again.
+
+use super::{
+    BatchRecords, Head, HeadState, MappedChunk, UnwrittenChunk,
+    index::SeriesIndex,
+    series::{MemSeries, Verdict},
+};
+use crate::{
+    Labels, Result,
+    append::{AppendBatch, BatchSeries, DurabilityTicket, RefuseReason, Refused, SeriesHandle, Target},
+    chunkenc::Encoding,
+    head_chunks::{HeadChunk, HeadChunkMeta, HeadChunkWriter},
+    record::{SamplesEncoder, SeriesEncoder},
+    types::{HeadChunkRef, Sample, SeriesRef},
+    wlog,
+};
+
+/// Series whose memory is asked for together.
+const WINDOW: usize = 32;
+
+impl Head {
+    /// Appends `batch`; see [`crate::db::Db::append`].
+    pub fn append(&self, batch: &mut AppendBatch) -> Result<DurabilityTicket> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.wal.check_alive()?;
+        batch.refused.clear();
+        batch.outdated.clear();
+        let bound = state.append_bound(self.options.block_range_ms);
+
+        let mut records = std::mem::take(&mut state.records);
+        records.clear();
+        let mut new_series = SeriesEncoder::begin(&mut records.series);
+        let mut stored = SamplesEncoder::begin(&mut records.samples);
+        let mut start = 0;
+        for index in 0..batch.series.len() {
+            if index % WINDOW == 0 {
+                state.warm(&batch.series[index..batch.series.len().min(index + WINDOW)]);
+            }
+            let end = batch.series[index].samples_end as usize;
+            let samples = &batch.samples[start..end];
+            start = end;
+            let handle = match batch.series[index].target {
+                Target::Known(handle) => {
+                    if state.index.by_handle(handle).is_none() {
+                        batch.series[index].target = Target::Outdated;
+                        batch.outdated.push(index as u32);
+                        continue;
+                    }
+                    handle
+                }
+                Target::New(labels) => {
+                    let handle = state.find_or_create(&batch.labels[labels as usize], &mut new_series);
+                    batch.series[index].target = Target::Known(handle);
+                    handle
+                }
+                Target::Outdated => continue,
+            };
+            for &sample in samples {
+                match state.append_sample(self, handle, sample, bound) {
+                    Ok(true) => stored.push(handle.series, sample.t, sample.bits),
+                    Ok(false) => {}
+                    Err(reason) => batch.refused.push(Refused { series: index as u32, sample, reason }),
+                }
+            }
+        }
+        let logged = records.log(&mut state.wal);
+        state.records = records;
+        logged?;
+        state.write_full_chunks(self);
+        Ok(DurabilityTicket { log_position: state.wal.bytes_written() })
+    }
+}
+
+impl HeadState {
+    /// Oldest time that is taken now: half a block range behind the newest sample, and never what a
+    /// block holds already.
+    pub(super) fn append_bound(&self, block_range_ms: i64) -> i64 {
+        self.min_valid.max(self.max_time.saturating_sub(block_range_ms / 2))
+    }
+
+    /// Reads a little of each of these series, so that their memory is in the cache when their turn
+    /// comes. An append mostly waits for memory; here the processor waits for many series at once.
+    fn warm(&self, series: &[BatchSeries]) {
+        let touched = series.iter().filter_map(|one| match one.target {
+            Target::Known(handle) => self.index.slab.get(handle.slot).map(MemSeries::touch),
+            _ => None,
+        });
+        std::hint::black_box(touched.fold(0, u8::wrapping_add));
+    }
+
+    /// The handle of the series of `labels`. A new series gets a line in the batch's series record.
+    fn find_or_create(&mut self, labels: &Labels, new_series: &mut SeriesEncoder<'_>) -> SeriesHandle {
+        if let Some(slot) = self.index.find(labels)
+            && let Some(series) = self.index.slab.get(slot)
+        {
+            return SeriesHandle { slot, series: series.series };
+        }
+        let series = SeriesRef(self.next_ref);
+        self.next_ref += 1;
+        let slot = self.index.create(labels, series);
+        if let Some(created) = self.index.slab.get_mut(slot) {
+            // Its samples may all be refused; then it goes like a series that has lost its samples.
+            created.retired_in = Some(self.wal.segment_index().0);
+        }
+        self.counters.series_created += 1;
+        new_series.push(series, labels);
+        SeriesHandle { slot, series }
+    }
+
+    /// Judges and stores one sample. `Ok(true)`: stored. `Ok(false)`: an exact repeat.
+    #[inline]
+    fn append_sample(
+        &mut self,
+        head: &Head,
+        handle: SeriesHandle,
+        sample: Sample,
+        bound: i64,
+    ) -> Result<bool, RefuseReason> {
+        let Some(series) = self.index.slab.get_mut(handle.slot) else {
+            unreachable!("the handle was looked up under the same lock");
+        };
+        match series.judge(sample, bound) {
+            Verdict::Store => {}
+            Verdict::Repeated => return Ok(false),
+            Verdict::CompareWithChunk => return self.compare_with_chunk(head, handle, sample),
+            Verdict::Refuse(reason) => {
+                self.counters.count_refused(reason);
+                return Err(reason);
+            }
+        }
+        if series.cut_before(sample.t, head.options.block_range_ms) {
+            self.active_series += u64::from(series.is_empty());
+            self.chunks += 1;
+            UnwrittenChunk::queue(&mut self.unwritten, &mut self.next_unwritten, handle.slot, series);
+        }
+        series.push(sample);
+        self.counters.samples_appended += 1;
+        self.max_time = self.max_time.max(sample.t);
+        self.min_time = self.min_time.min(sample.t);
+        Ok(true)
+    }
+
+    /// Decides about a sample whose time is that of the last sample of the last full chunk.
+    #[cold]
+    fn compare_with_chunk(
+        &mut self,
+        head: &Head,
+        handle: SeriesHandle,
+        sample: Sample,
+    ) -> Result<bool, RefuseReason> {
+        let at = self.index.by_handle(handle).and_then(|series| series.mapped.last()).map(|chunk| chunk.at);
+        if at.and_then(|at| self.last_sample(head, at)) == Some(sample) {
+            return Ok(false);
+        }
+        self.counters.count_refused(RefuseReason::DuplicateTimestamp);
+        Err(RefuseReason::DuplicateTimestamp)
+    }
+
+    /// Moves full chunks from memory to chunks_head. If that fails they stay in memory, where
+    /// queries find them, and the next batch tries again; the log has their samples anyway.
+    pub(super) fn write_full_chunks(&mut self, head: &Head) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        let refs = &mut self.written_refs;
+        let written = write_unwritten(&mut self.index, &mut self.unwritten, &mut self.chunk_writer, refs);
+        if let Err(error) = written {
+            self.counters.chunk_writes_failed += 1;
+            if self.counters.chunk_writes_failed.is_power_of_two() {
+                let dir = head.dir.display();
+                tracing::error!(%dir, %error, "cannot write full chunks of the head, they stay in memory");
+            }
+        }
+    }
+}
+
+/// Writes the chunks of `queue` to `chunks_head`, tells their series where they are now, and takes
+/// them off the queue. After an error the queue keeps those that were not written.
+pub(super) fn write_unwritten(
+    index: &mut SeriesIndex,
+    queue: &mut Vec<UnwrittenChunk>,
+    writer: &mut HeadChunkWriter,
+    refs: &mut Vec<HeadChunkRef>,
+) -> Result<()> {
+    refs.clear();
+    let chunks = queue.iter().map(|chunk| HeadChunk {
+        meta: HeadChunkMeta {
+            series: chunk.series,
+            mint: chunk.mint,
+            maxt: chunk.maxt,
+            encoding: Encoding::Xor as u8,
+        },
+        data: &chunk.data,
+    });
+    let written = writer.write(chunks, refs);
+    for (chunk, &at) in queue.iter().zip(refs.iter()) {
+        let Some(series) = index.slab.get_mut(chunk.slot) else { continue };
+        let in_memory = HeadChunkRef::new(0, chunk.id);
+        if let Some(mapped) = series.mapped.iter_mut().rev().find(|mapped| mapped.at == in_memory) {
+            mapped.at = at;
+        }
+    }
+    queue.drain(..refs.len());
+    written
+}
+
+impl UnwrittenChunk {
+    /// Closes the open chunk of `series` in `slot`, if it has one, and queues it for chunks_head.
+    pub(super) fn queue(queue: &mut Vec<Self>, next_id: &mut u32, slot: u32, series: &mut MemSeries) {
+        let Some((mint, maxt, _)) = series.open_chunk() else { return };
+        let id = *next_id;
+        *next_id = next_id.wrapping_add(1);
+        let data = series.take_open();
+        series.mapped.reserve_exact(1);
+        series.mapped.push(MappedChunk { at: HeadChunkRef::new(0, id), mint, maxt });
+        queue.push(Self { id, slot, series: series.series, mint, maxt, data });
+    }
+}
+
+impl BatchRecords {
+    fn clear(&mut self) {
+        self.series.clear();
+        self.samples.clear();
+    }
+
+    /// Writes what there is, series first, because samples name them.
+    fn log(&self, wal: &mut wlog::Writer) -> Result<()> {
+        let both: [&[u8]; 2] = [&self.series, &self.samples];
+        let used = usize::from(self.series.is_empty())..(if self.samples.is_empty() { 1 } else { 2 });
+        if used.is_empty() { Ok(()) } else { wal.log(&both[used]) }
+    }
+}

@@ -1,0 +1,202 @@
+//! Queries on the head.
+
+use std::{convert::Infallible, ops::RangeInclusive};
+
+use super::{Head, HeadState, MappedChunk, OutOfOrderSamples, samples_of};
+use crate::{
+    Error, Result,
+    append::SeriesHandle,
+    chunkenc::{Encoding, encode_float_chunks},
+    labels::Labels,
+    matchers::Matcher,
+    postings,
+    query::Chunk,
+    tombstones::{Intervals, delete_from_chunk},
+    types::{BLOCK_RANGE_MS, Sample},
+};
+
+/// Series of the head that a query selected.
+#[derive(Debug)]
+pub(crate) struct HeadSelection {
+    /// Labels and handles, in no order.
+    pub series: Vec<(Labels, SeriesHandle)>,
+    /// [`HeadState::truncations`] at that moment.
+    pub truncations: u64,
+}
+
+/// A chunk of the head, its data read or still to be read without the lock.
+#[derive(Debug)]
+pub(crate) enum HeadChunk {
+    /// Lies in `chunks_head`.
+    Mapped(MappedChunk),
+    /// Copied from memory.
+    Copied(Chunk),
+}
+
+impl Head {
+    /// Selects series that match and have samples in `range`, or samples that came out of order
+    /// from `out_of_order_mint` on.
+    pub fn select(
+        &self,
+        matchers: &[Matcher],
+        range: RangeInclusive<i64>,
+        out_of_order_mint: i64,
+    ) -> Result<HeadSelection> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let mut series = Vec::new();
+        for slot in postings::resolve(&mut state.index, matchers)? {
+            let Some(one) = state.index.slab.get(slot) else { continue };
+            let overlaps =
+                one.mapped.iter().any(|chunk| chunk.mint <= *range.end() && chunk.maxt >= *range.start())
+                    || one
+                        .open_chunk()
+                        .is_some_and(|(mint, maxt, _)| mint <= *range.end() && maxt >= *range.start())
+                    || state.out_of_order.get(&slot).is_some_and(|samples| {
+                        samples_between(samples, out_of_order_mint, *range.end()).next().is_some()
+                    });
+            if overlaps && let Some(labels) = state.index.labels(slot) {
+                series.push((labels, SeriesHandle { slot, series: one.series }));
+            }
+        }
+        Ok(HeadSelection { series, truncations: state.truncations })
+    }
+
+    /// Chunks of a series that overlap `range`, deleted samples left out, and how often the head
+    /// had been truncated when they were looked up.
+    pub fn chunks(
+        &self,
+        handle: SeriesHandle,
+        range: RangeInclusive<i64>,
+        out_of_order_mint: i64,
+    ) -> Result<(Vec<Chunk>, u64)> {
+        loop {
+            let (found, deleted, truncations) = {
+                let state = self.state.lock();
+                let deleted = state.tombstones.get(&handle.slot).cloned();
+                (state.chunks_in(handle, range.clone(), out_of_order_mint), deleted, state.truncations)
+            };
+            match self.read_chunks(found, deleted.as_ref()) {
+                Ok(chunks) => return Ok((chunks, truncations)),
+                // A truncation may have deleted a file under way; what is left is looked up anew.
+                Err(_) if self.state.lock().truncations != truncations => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_chunks(&self, found: Vec<HeadChunk>, deleted: Option<&Intervals>) -> Result<Vec<Chunk>> {
+        let mut chunks = Vec::with_capacity(found.len());
+        for chunk in found {
+            let chunk = self.read_chunk(chunk)?;
+            match deleted {
+                Some(deleted) => {
+                    chunks.extend(delete_from_chunk(chunk, deleted).map_err(|error| {
+                        Error::corrupt(&self.dir, 0, format!("chunk of the head: {error}"))
+                    })?)
+                }
+                None => chunks.push(chunk),
+            }
+        }
+        chunks.sort_by_key(|chunk| chunk.mint);
+        Ok(chunks)
+    }
+
+    fn read_chunk(&self, chunk: HeadChunk) -> Result<Chunk> {
+        match chunk {
+            HeadChunk::Copied(chunk) => Ok(chunk),
+            HeadChunk::Mapped(mapped) => {
+                let mut data = Vec::new();
+                let meta = self.chunk_reader.read(mapped.at, &mut data)?;
+                let encoding = Encoding::from_byte(meta.encoding).unwrap_or(Encoding::Xor);
+                Ok(Chunk { mint: meta.mint, maxt: meta.maxt, encoding, data })
+            }
+        }
+    }
+
+    /// Collects the samples of the series behind `handle` that lie in `range`, ascending, each time
+    /// once, into `samples`, which is cleared before.
+    pub fn samples(
+        &self,
+        handle: SeriesHandle,
+        range: RangeInclusive<i64>,
+        samples: &mut Vec<Sample>,
+    ) -> Result<()> {
+        samples.clear();
+        let (chunks, _) = self.chunks(handle, range.clone(), *range.start())?;
+        for chunk in &chunks {
+            samples
+                .extend(samples_of(chunk.encoding, &chunk.data).filter(|sample| range.contains(&sample.t)));
+        }
+        // Chunks overlap only where another program took samples out of order. The sort is stable,
+        // so the chunk that begins first keeps its sample when two have the same time.
+        if !samples.is_sorted_by(|left, right| left.t < right.t) {
+            samples.sort_by_key(|sample| sample.t);
+            samples.dedup_by_key(|sample| sample.t);
+        }
+        Ok(())
+    }
+
+    /// Names of labels in the head.
+    pub fn label_names(&self) -> Vec<String> {
+        self.state.lock().index.label_names().map(str::to_owned).collect()
+    }
+
+    /// Values of the label `name` in the head.
+    pub fn label_values(&self, name: &str) -> Vec<String> {
+        self.state.lock().index.label_values(name).map(str::to_owned).collect()
+    }
+}
+
+impl HeadState {
+    /// Chunks of a series that overlap `range`.
+    fn chunks_in(
+        &self,
+        handle: SeriesHandle,
+        range: RangeInclusive<i64>,
+        out_of_order_mint: i64,
+    ) -> Vec<HeadChunk> {
+        let Some(series) = self.index.by_handle(handle) else { return Vec::new() };
+        let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= *range.start();
+        let mut found = Vec::with_capacity(series.chunk_count());
+        for chunk in series.mapped.iter().filter(|chunk| wanted(chunk.mint, chunk.maxt)) {
+            let unwritten = (chunk.at.file() == 0)
+                .then(|| self.unwritten.iter().find(|unwritten| unwritten.id == chunk.at.offset()));
+            found.push(match unwritten {
+                None => HeadChunk::Mapped(*chunk),
+                Some(None) => continue,
+                Some(Some(unwritten)) => HeadChunk::Copied(Chunk {
+                    mint: chunk.mint,
+                    maxt: chunk.maxt,
+                    encoding: Encoding::Xor,
+                    data: unwritten.data.clone(),
+                }),
+            });
+        }
+        if let Some((mint, maxt, data)) = series.open_chunk()
+            && wanted(mint, maxt)
+        {
+            let data = data.to_vec();
+            found.push(HeadChunk::Copied(Chunk { mint, maxt, encoding: Encoding::Xor, data }));
+        }
+        if let Some(samples) = self.out_of_order.get(&handle.slot) {
+            let samples = samples_between(samples, out_of_order_mint, *range.end());
+            let Ok(()) = encode_float_chunks::<Infallible>(BLOCK_RANGE_MS, samples, |mint, maxt, data| {
+                found.push(HeadChunk::Copied(Chunk {
+                    mint,
+                    maxt,
+                    encoding: Encoding::Xor,
+                    data: data.to_vec(),
+                }));
+                Ok(())
+            });
+        }
+        found
+    }
+}
+
+/// Samples with times from `mint` to `maxt`, both inclusive; none if `mint` is greater.
+fn samples_between(samples: &OutOfOrderSamples, mint: i64, maxt: i64) -> impl Iterator<Item = Sample> {
+    let range = (mint <= maxt).then(|| samples.range(mint..=maxt));
+    range.into_iter().flatten().map(|(&t, &bits)| Sample { t, bits })
+}

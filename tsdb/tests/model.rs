@@ -1,0 +1,223 @@
+//! The database against a model: a map from series and time to value. Histories of appends, cuts,
+//! clean and unclean restarts, on a file system in memory.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use proptest::prelude::*;
+use weir_tsdb::{
+    Labels, Sample,
+    append::{AppendBatch, RefuseReason, SeriesHandle},
+    chunkenc::decode_floats,
+    db::{Db, DbOptions},
+    fs::MemFs,
+    query::Query,
+};
+
+/// Short, so that a history of a few hundred samples sees many blocks.
+const RANGE_MS: i64 = 60_000;
+
+type Content = BTreeMap<usize, BTreeMap<i64, u64>>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Moves the clock on, then appends one sample of each series in the set, at the clock plus the
+    /// offset.
+    Append {
+        clock_ms: i64,
+        series: Vec<(usize, i64, u64)>,
+    },
+    Cut,
+    /// Closes and opens again.
+    Restart,
+    /// Opens what a killed process leaves behind.
+    Kill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let value = prop_oneof![Just(0u64), Just(1.5f64.to_bits()), any::<u64>()];
+    let offset = prop_oneof![6 => Just(0i64), 2 => -40_000i64..0, 1 => 0i64..5_000];
+    let series = proptest::collection::vec((0..6usize, offset, value), 1..8);
+    let append = (0i64..20_000, series).prop_map(|(clock_ms, series)| Step::Append { clock_ms, series });
+    let step =
+        prop_oneof![20 => append, 2 => Just(Step::Cut), 1 => Just(Step::Restart), 1 => Just(Step::Kill)];
+    proptest::collection::vec(step, 1..120)
+}
+
+fn labels(series: usize) -> Labels {
+    Labels::from_pairs([
+        ("__name__", "metric"),
+        ("series", &series.to_string()),
+        ("parity", ["even", "odd"][series % 2]),
+    ])
+}
+
+fn options() -> DbOptions {
+    DbOptions {
+        block_range_ms: RANGE_MS,
+        retention_ms: None,
+        wal_segment_bytes: 32 * 1024,
+        ..DbOptions::default()
+    }
+}
+
+fn open(fs: &MemFs) -> Db {
+    Db::open(Arc::new(fs.clone()), PathBuf::from("/db"), options()).unwrap()
+}
+
+fn read_all(db: &Db) -> Content {
+    let query = Query { mint: i64::MIN, maxt: i64::MAX, matchers: Vec::new(), series_limit: None };
+    let selection = db.select(&query).unwrap();
+    let mut content = Content::new();
+    for index in 0..selection.len() {
+        let series: usize = selection.labels(index).get("series").unwrap().parse().unwrap();
+        assert_eq!(*selection.labels(index), labels(series));
+        let mut samples = BTreeMap::new();
+        for chunk in selection.chunks(index).unwrap() {
+            for sample in decode_floats(chunk.encoding, &chunk.data).unwrap() {
+                let sample = sample.unwrap();
+                assert!(chunk.mint <= sample.t && sample.t <= chunk.maxt);
+                assert_eq!(samples.insert(sample.t, sample.bits), None, "sample at {} comes twice", sample.t);
+            }
+        }
+        assert!(content.insert(series, samples).is_none());
+    }
+    content
+}
+
+/// What the database must hold, and how it must judge.
+#[derive(Default)]
+struct Model {
+    content: Content,
+    max_time: Option<i64>,
+    /// End of the newest block.
+    cut_to: i64,
+}
+
+impl Model {
+    /// Verdict on a sample: `Ok(true)` stored, `Ok(false)` a repeat.
+    fn append(&mut self, series: usize, sample: Sample, bound: i64) -> Result<bool, RefuseReason> {
+        let last = self.content.get(&series).and_then(|samples| samples.last_key_value());
+        match last {
+            Some((&t, &bits)) if t == sample.t => {
+                return if bits == sample.bits { Ok(false) } else { Err(RefuseReason::DuplicateTimestamp) };
+            }
+            _ if sample.t < bound => return Err(RefuseReason::OutOfBounds),
+            Some((&t, _)) if t > sample.t => return Err(RefuseReason::OutOfOrder),
+            _ => {}
+        }
+        self.content.entry(series).or_default().insert(sample.t, sample.bits);
+        self.max_time = self.max_time.max(Some(sample.t));
+        Ok(true)
+    }
+
+    /// Cuts as the database must, and returns the number of blocks.
+    fn cut(&mut self) -> usize {
+        for blocks in 0.. {
+            let in_head = self.content.values().flat_map(|samples| samples.range(self.cut_to..).next());
+            let Some(min) = in_head.map(|(&t, _)| t).min() else { return blocks };
+            if self.max_time.is_none_or(|max| max - min <= RANGE_MS / 2 * 3) {
+                return blocks;
+            }
+            self.cut_to = min.div_euclid(RANGE_MS) * RANGE_MS + RANGE_MS;
+        }
+        unreachable!("the loop has no end")
+    }
+
+    fn bound(&self) -> i64 {
+        self.max_time.map_or(i64::MIN, |max| max - RANGE_MS / 2).max(self.cut_to)
+    }
+}
+
+fn run(steps: Vec<Step>) {
+    let mut fs = MemFs::default();
+    let mut db = open(&fs);
+    let mut model = Model { cut_to: i64::MIN, ..Model::default() };
+    let mut handles: BTreeMap<usize, SeriesHandle> = BTreeMap::new();
+    let mut clock = 1_000_000;
+    for step in steps {
+        match step {
+            Step::Append { clock_ms, series } => {
+                clock += clock_ms;
+                let bound = model.bound();
+                let mut batch = AppendBatch::default();
+                let mut wanted = Vec::new();
+                let mut sent = Vec::new();
+                for (series, offset, bits) in series {
+                    // The last sample of a block's range may be compared with the block no more.
+                    let sample = Sample { t: (clock + offset).max(model.cut_to), bits };
+                    sent.push((series, sample));
+                }
+                for (series, sample) in &sent {
+                    match handles.get(series) {
+                        Some(&handle) => batch.push_known(handle),
+                        None => batch.push_labels(labels(*series)),
+                    }
+                    batch.push_sample(*sample);
+                }
+                let ticket = db.append(&mut batch).unwrap();
+                db.wait_durable(ticket).unwrap();
+                let outdated: Vec<u32> = batch.outdated().to_vec();
+                let mut refused: Vec<_> =
+                    batch.refused().iter().map(|one| (one.series, one.reason)).collect();
+                for (index, &(series, sample)) in sent.iter().enumerate() {
+                    if let Some(handle) = batch.handle(index) {
+                        handles.insert(series, handle);
+                    }
+                    if !outdated.contains(&(index as u32))
+                        && let Err(reason) = model.append(series, sample, bound)
+                    {
+                        wanted.push((index as u32, reason));
+                    }
+                }
+                for index in outdated {
+                    let (series, sample) = sent[index as usize];
+                    handles.remove(&series);
+                    let mut again = AppendBatch::default();
+                    again.push_labels(labels(series));
+                    again.push_sample(sample);
+                    let bound = model.bound();
+                    let ticket = db.append(&mut again).unwrap();
+                    db.wait_durable(ticket).unwrap();
+                    refused.extend(again.refused().iter().map(|one| (index, one.reason)));
+                    if let Err(reason) = model.append(series, sample, bound) {
+                        wanted.push((index, reason));
+                    }
+                    handles.insert(series, again.handle(0).unwrap());
+                }
+                assert_eq!(refused, wanted);
+            }
+            Step::Cut => {
+                let blocks_before = db.stats().blocks;
+                let cut = db.compact_head().unwrap();
+                assert_eq!(cut.len(), model.cut());
+                assert_eq!(db.stats().blocks, blocks_before + cut.len() as u64);
+            }
+            Step::Restart => {
+                db.close().unwrap();
+                db = open(&fs);
+                handles.clear();
+            }
+            Step::Kill => {
+                fs = fs.clone_now();
+                db = open(&fs);
+                handles.clear();
+            }
+        }
+    }
+    let found = read_all(&db);
+    assert_eq!(found, model.content);
+    let in_head = model.content.values().filter(|samples| samples.range(model.cut_to..).next().is_some());
+    assert_eq!(db.stats().head_series, in_head.count() as u64);
+    db.close().unwrap();
+    drop(db);
+    assert_eq!(read_all(&open(&fs)), model.content);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn histories_match_the_model(steps in steps()) {
+        run(steps);
+    }
+}
