@@ -16,7 +16,7 @@ use weir_tsdb::Labels;
 
 pub use self::{
     address::ListenAddress,
-    objstore_text::{ObjstoreText, Secret},
+    objstore_text::ObjstoreText,
     problem::{ConfigError, Problem},
 };
 use self::{judge::Judge, memory::Machine};
@@ -86,6 +86,24 @@ pub struct WriteConfig {
     pub max_bytes_in_flight: u64,
     /// Decoded bytes of one request; at most `max_bytes_in_flight`.
     pub max_request_bytes: u64,
+    /// Series of one request.
+    pub max_request_series: usize,
+    /// Samples of one request, histograms included.
+    pub max_request_samples: usize,
+    /// Labels of one series.
+    pub max_label_names_per_series: usize,
+    /// Bytes of a label name.
+    pub max_label_name_length: usize,
+    /// Bytes of a label value.
+    pub max_label_value_length: usize,
+    /// Longest time for reading a body.
+    pub body_timeout: Duration,
+    /// Longest wait for a turn.
+    pub queue_timeout: Duration,
+    /// Requests decoded and appended at once; `None` for as many as there are cores.
+    pub concurrency: Option<usize>,
+    /// What senders that were answered 503 are told to wait.
+    pub retry_after: Duration,
     /// Entries of a tenant's table of known series.
     pub series_table_size: u64,
 }
@@ -251,6 +269,15 @@ impl Config {
             max_connection_age: judge.duration_unless_zero("write.max-connection-age"),
             max_bytes_in_flight,
             max_request_bytes,
+            max_request_series: judge.limit("write.max-request-series"),
+            max_request_samples: judge.limit("write.max-request-samples"),
+            max_label_names_per_series: judge.limit("write.max-label-names-per-series"),
+            max_label_name_length: judge.bytes_limit("write.max-label-name-length"),
+            max_label_value_length: judge.bytes_limit("write.max-label-value-length"),
+            body_timeout: judge.interval("write.body-timeout"),
+            queue_timeout: judge.interval("write.queue-timeout"),
+            concurrency: Some(judge.size("write.concurrency")).filter(|concurrency| *concurrency > 0),
+            retry_after: judge.duration("write.retry-after"),
             series_table_size: judge.count("write.series-table-size"),
         }
     }

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::{metrics::HANDLING_SECONDS_BUCKETS, services::GrpcServices};
+pub use self::services::GrpcServices;
 
 use self::connection::Stop;
 

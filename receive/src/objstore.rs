@@ -16,7 +16,6 @@
 
 pub mod bucket;
 pub mod config;
-mod env;
 mod error;
 mod metrics;
 mod open;
@@ -25,7 +24,6 @@ mod value;
 
 pub use bucket::{Bucket, BucketOptions, ListedObject};
 pub use config::BucketConfig;
-pub use env::expand_env;
 pub use error::{BucketError, ConfigError};
 pub use value::Secret;
 

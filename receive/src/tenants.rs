@@ -17,7 +17,7 @@ mod series_table;
 mod tenant;
 
 pub use maintenance::MayDelete;
-pub use metrics::{HISTOGRAM_BUCKETS, RequestFigures, WriteMetrics};
+pub use metrics::{RequestFigures, WriteMetrics};
 pub use name::{InvalidTenantName, TENANT_NAME_BYTES_MAX, TenantName};
 pub use open::TenantsError;
 pub use series_table::{SeriesKey, SeriesLookup, SeriesTable};

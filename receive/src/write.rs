@@ -32,7 +32,7 @@ pub use request::router;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -83,7 +83,6 @@ pub struct WriteConfig {
 
 impl Default for WriteConfig {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             tenant_header: headers::THANOS_TENANT,
             default_tenant: TenantName::new("default-tenant").expect("the default tenant is valid"),
@@ -95,7 +94,7 @@ impl Default for WriteConfig {
             samples_max: 2_000_000,
             labels: LabelLimits::default(),
             future_window: Some(Duration::from_secs(600)),
-            concurrency: cores,
+            concurrency: default_concurrency(),
             body_timeout: Duration::from_secs(30),
             turn_timeout: Duration::from_secs(5),
             retry_after: Duration::from_secs(1),
@@ -103,12 +102,16 @@ impl Default for WriteConfig {
     }
 }
 
+/// Requests decoded and appended at once unless told otherwise: as many as there are cores.
+pub fn default_concurrency() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The state of the write path, shared by all requests.
 #[derive(Debug)]
 pub struct WriteState {
     config: WriteConfig,
     tenants: Arc<Tenants>,
-    ready: AtomicBool,
     /// Generation of what labels are judged by; entries of the series tables hold for one.
     generation: AtomicU32,
     keys: SeriesKeys,
@@ -123,14 +126,13 @@ pub struct WriteState {
 }
 
 impl WriteState {
-    /// A write path into `tenants`, not ready yet. Made after the metrics recorder is installed.
+    /// A write path into `tenants`. Made after the metrics recorder is installed.
     pub fn new(config: WriteConfig, tenants: Arc<Tenants>) -> Arc<Self> {
         let one_request = config.body_bytes_max.saturating_add(config.decoded_bytes_max);
         let in_flight = config.bytes_in_flight_max.max(one_request);
         let concurrency = config.concurrency.max(1);
         Arc::new(Self {
             tenants,
-            ready: AtomicBool::new(false),
             generation: AtomicU32::new(0),
             keys: SeriesKeys::new(),
             admission: Admission::new(in_flight),
@@ -144,14 +146,9 @@ impl WriteState {
         })
     }
 
-    /// Says whether writes are taken. While they are not, every path answers 503.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-    }
-
-    /// True if writes are taken.
+    /// True until [`Self::drain`]. After that every path answers 503.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        !self.turns.is_closed()
     }
 
     /// Tenants written to.
@@ -167,7 +164,6 @@ impl WriteState {
     /// Takes no more writes and waits until those under way have ended, also those whose
     /// connections are gone. To be called before the tenants are closed.
     pub async fn drain(&self) {
-        self.set_ready(false);
         // With all turns in hand no request is between taking one and beginning its work.
         let turns = self.turns.acquire_many(self.config.concurrency.max(1) as u32).await;
         self.turns.close();
@@ -225,7 +221,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = TenantsConfig::new(dir.path().to_owned(), Arc::new(StdFs), DbOptions::default());
         let state = WriteState::new(WriteConfig::default(), Tenants::open(config).await.unwrap());
-        state.set_ready(true);
         (dir, state)
     }
 
@@ -245,10 +240,9 @@ mod tests {
             std::future::poll_fn(|context| Poll::Ready(drained.as_mut().poll(context).is_ready())).await
         };
         assert!(!is_drained().await);
-        assert!(!state.is_ready());
         drop(turn);
         assert!(!is_drained().await, "a request still works, without a turn");
-        assert!(state.turns.acquire().await.is_err(), "no turn is given any more");
+        assert!(!state.is_ready(), "no turn is given any more");
         end.send(()).unwrap();
         drained.await;
     }

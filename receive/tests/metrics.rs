@@ -6,12 +6,8 @@ mod common;
 use std::{collections::BTreeMap, sync::Arc};
 
 use common::{Message, Node, START_MS, request, request_with, series_fields};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio_util::sync::CancellationToken;
-use weir::{
-    tenants::{HISTOGRAM_BUCKETS, MayDelete},
-    write::WriteConfig,
-};
+use weir::{telemetry::Telemetry, tenants::MayDelete, write::WriteConfig};
 
 /// Values by name and labels, these sorted.
 fn parse(text: &str) -> BTreeMap<String, f64> {
@@ -28,11 +24,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn writes_are_counted() {
-    let mut builder = PrometheusBuilder::new();
-    for (name, buckets) in HISTOGRAM_BUCKETS {
-        builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets).unwrap();
-    }
-    let handle = builder.install_recorder().unwrap();
+    let telemetry = Telemetry::install().unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("broken")).unwrap();
@@ -56,13 +48,13 @@ async fn writes_are_counted() {
     }
     let reply = node.call(request_with(b"?".to_vec(), &[("thanos-tenant", "never-stored")])).await;
     assert_eq!(reply.status.as_u16(), 400);
-    node.state.set_ready(false);
+    node.state.drain().await;
     assert_eq!(node.call(request(body.clone())).await.status.as_u16(), 503);
     // Figures of the table are set by upkeep.
     let may_delete: MayDelete = Arc::new(|_, _| true);
     node.tenants.maintain_once(&may_delete, &CancellationToken::new()).await;
 
-    let text = handle.render();
+    let text = telemetry.render();
     let found = parse(&text);
     let check = |series: &str, value: f64| {
         assert_eq!(found.get(series), Some(&value), "{series} in\n{text}");

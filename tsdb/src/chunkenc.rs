@@ -14,7 +14,7 @@ mod xor;
 mod xor2;
 
 pub use cutter::{FloatChunkEncoder, FloatCutter, OpenChunk, encode_float_chunks};
-pub use xor::{XorIter, XorState, encode_xor, xor_first_time};
+pub use xor::{SampleBytes, XorIter, XorState, encode_xor, xor_first_time};
 pub use xor2::Xor2Iter;
 
 use crate::{types::Sample, varint::DecodeError};

@@ -43,6 +43,7 @@ use crate::{
 
 mod append;
 mod index;
+mod open_chunks;
 mod postings;
 mod read;
 mod replay;
@@ -50,10 +51,12 @@ mod series;
 mod slab;
 mod symbols;
 mod truncate;
-
-use series::MappedChunk;
+mod unwritten;
 
 use index::SeriesIndex;
+use open_chunks::OpenChunks;
+use series::MappedChunk;
+use unwritten::UnwrittenChunks;
 
 /// Samples that came out of order, by time. Only replay of a directory that another program wrote
 /// fills it. It keeps the first of several samples with the same time.
@@ -67,18 +70,6 @@ pub(crate) struct Head {
     options: DbOptions,
     chunk_reader: HeadChunkReader,
     state: Mutex<HeadState>,
-}
-
-/// A full chunk that is not in `chunks_head` yet.
-#[derive(Debug)]
-struct UnwrittenChunk {
-    /// What its reference says in place of an offset.
-    id: u32,
-    slot: u32,
-    series: SeriesRef,
-    mint: i64,
-    maxt: i64,
-    data: Vec<u8>,
 }
 
 /// What the lock guards.
@@ -101,8 +92,8 @@ struct HeadState {
     truncations: u64,
     wal: wlog::Writer,
     chunk_writer: HeadChunkWriter,
-    unwritten: Vec<UnwrittenChunk>,
-    next_unwritten: u32,
+    open_chunks: OpenChunks,
+    unwritten: UnwrittenChunks,
     /// Deletions by slot, from tombstone records of other programs.
     tombstones: HashMap<u32, Intervals>,
     out_of_order: HashMap<u32, OutOfOrderSamples>,
@@ -219,8 +210,7 @@ impl HeadState {
     /// The newest sample of the full chunk `at`.
     fn last_sample(&self, head: &Head, at: HeadChunkRef) -> Option<Sample> {
         if at.file() == 0 {
-            let found = self.unwritten.iter().find(|chunk| chunk.id == at.offset())?;
-            return samples_of(Encoding::Xor, &found.data).last();
+            return samples_of(Encoding::Xor, self.unwritten.data(at)?).last();
         }
         let mut data = Vec::new();
         let meta = head.chunk_reader.read(at, &mut data).ok()?;

@@ -8,7 +8,7 @@ use std::{env, fs, path::PathBuf, time::Duration};
 use weir_tsdb::Labels;
 
 use super::{
-    ConfigError, ListenAddress, LogFormat, ObjstoreText, Problem, Secret,
+    ConfigError, ListenAddress, LogFormat, ObjstoreText, Problem,
     external_labels::{is_label_name, parse_external_labels},
     objstore_text::expand_environment,
 };
@@ -18,6 +18,7 @@ use crate::{
         flags::{self, Flag, Kind, Standing},
     },
     duration::{parse_bytes, parse_duration},
+    objstore::Secret,
 };
 
 /// Collects problems and notices while a configuration is read.
@@ -112,6 +113,25 @@ impl<'a> Judge<'a> {
 
     pub(super) fn count_unless_zero(&mut self, name: &str) -> Option<u64> {
         Some(self.count(name)).filter(|count| *count > 0)
+    }
+
+    /// A limit, more than 0.
+    pub(super) fn limit(&mut self, name: &str) -> usize {
+        let limit = self.count(name);
+        self.more_than_zero(name, limit)
+    }
+
+    /// A limit in bytes, more than 0.
+    pub(super) fn bytes_limit(&mut self, name: &str) -> usize {
+        let limit = self.bytes(name);
+        self.more_than_zero(name, limit)
+    }
+
+    fn more_than_zero(&mut self, name: &str, limit: u64) -> usize {
+        if limit == 0 {
+            self.invalid(name, "must be more than 0");
+        }
+        usize::try_from(limit).unwrap_or(usize::MAX)
     }
 
     /// A count of things that exist at once, bounded so that a typing error cannot ask for more

@@ -1,28 +1,8 @@
 //! The bucket configuration as given, with environment variables put in.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
-/// Text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `text`.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself; not for logs.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Secret(…)")
-    }
-}
+use crate::objstore::Secret;
 
 /// A bucket configuration before it is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +68,6 @@ mod tests {
     fn a_secret_does_not_show() {
         let text = ObjstoreText { yaml: Secret::new("hunter2"), file: None };
         assert!(!format!("{text:?}").contains("hunter2"));
-        assert_eq!(text.yaml.expose(), "hunter2");
+        assert_eq!(text.yaml.reveal(), "hunter2");
     }
 }

@@ -1,7 +1,10 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::cli::flags::{self, Flag, Kind, Standing};
+use crate::{
+    cli::flags::{self, Flag, Kind, Standing},
+    objstore::Secret,
+};
 
 const LABEL: (&str, &str) = ("label", "replica=\"a\"");
 
@@ -97,6 +100,15 @@ fn values_given_are_taken() {
         ("write.max-bytes-in-flight", "100MB"),
         ("write.max-request-bytes", "100MB"),
         ("write.max-connection-age", "0s"),
+        ("write.max-request-series", "8"),
+        ("write.max-request-samples", "9"),
+        ("write.max-label-names-per-series", "10"),
+        ("write.max-label-name-length", "11"),
+        ("write.max-label-value-length", "1KiB"),
+        ("write.body-timeout", "12s"),
+        ("write.queue-timeout", "13s"),
+        ("write.concurrency", "14"),
+        ("write.retry-after", "15s"),
         ("tenant.max-count", "0"),
         ("receive.tenant-header", "X-Scope-OrgID"),
         ("log.level", "warn"),
@@ -114,6 +126,12 @@ fn values_given_are_taken() {
     assert_eq!(config.write.max_bytes_in_flight, 100 << 20);
     assert_eq!(config.write.max_request_bytes, 100 << 20);
     assert_eq!(config.write.max_connection_age, None);
+    assert_eq!((config.write.max_request_series, config.write.max_request_samples), (8, 9));
+    assert_eq!(config.write.max_label_names_per_series, 10);
+    assert_eq!((config.write.max_label_name_length, config.write.max_label_value_length), (11, 1024));
+    let timeouts = [config.write.body_timeout, config.write.queue_timeout, config.write.retry_after];
+    assert_eq!(timeouts, [12, 13, 15].map(Duration::from_secs));
+    assert_eq!(config.write.concurrency, Some(14));
     assert_eq!(config.tenancy.max_count, None);
     assert_eq!(config.tenancy.tenant_header, "x-scope-orgid");
     assert_eq!((config.log.level, config.log.format), (tracing::Level::WARN, LogFormat::Json));
@@ -208,7 +226,19 @@ fn values_that_make_no_sense_are_refused() {
         &[("write.max-request-bytes", "2MB"), ("write.max-bytes-in-flight", "1MB")],
         "--write.max-request-bytes: must not exceed --write.max-bytes-in-flight",
     );
-    check(&[("write.max-connections", "0")], "--write.max-connections: must be more than 0");
+    for name in [
+        "write.max-connections",
+        "write.max-request-series",
+        "write.max-request-samples",
+        "write.max-label-names-per-series",
+        "write.max-label-name-length",
+        "write.max-label-value-length",
+    ] {
+        check(&[(name, "0")], &format!("--{name}: must be more than 0"));
+    }
+    check(&[("write.body-timeout", "0s")], "--write.body-timeout: must be more than 0");
+    check(&[("write.queue-timeout", "0s")], "--write.queue-timeout: must be more than 0");
+    check(&[("write.concurrency", "1048577")], "--write.concurrency: must not exceed");
     check(&[("write.max-connections", "1048577")], "--write.max-connections: must not exceed");
     check(&[("tsdb.min-block-duration", "1h")], "--tsdb.max-block-duration: must equal");
     check(

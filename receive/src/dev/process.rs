@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(config.external_labels.get("receive_replica"), Some("n1"));
         assert!(config.stop_on_stdin_eof);
         let bucket = config.upload.objstore.expect("a bucket").yaml;
-        let (_, directory) = bucket.expose().split_once("directory: ").expect("has a directory");
+        let (_, directory) = bucket.reveal().split_once("directory: ").expect("has a directory");
         let directory: String = serde_json::from_str(directory.trim()).expect("is a string");
         assert_eq!(Path::new(&directory), fs::canonicalize(&spec.bucket).expect("is there"));
     }

@@ -24,10 +24,6 @@ use prost_types::FileDescriptorSet;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 
-/// Buckets in seconds for `grpc_server_handling_seconds`; to be given to the metrics recorder.
-pub const HANDLING_SECONDS_BUCKETS: [f64; 17] =
-    [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0, 240.0, 360.0, 720.0];
-
 /// Status codes by number, as the label spells them.
 const CODE_NAMES: [&str; 17] = [
     "OK",

@@ -57,7 +57,7 @@ impl Parts {
     pub fn new(config: Arc<Config>, readiness: Readiness, telemetry: &Telemetry) -> Result<Self, NodeError> {
         let uploads = match &config.upload.objstore {
             Some(text) => {
-                let bucket = BucketConfig::parse(text.yaml.expose())
+                let bucket = BucketConfig::parse(text.yaml.reveal())
                     .and_then(|bucket| Bucket::open(&bucket, &BucketOptions::default()))
                     .map_err(NodeError::part("--objstore.config"))?;
                 Some(Arc::new(Uploads::new(bucket, &config.upload)))
@@ -124,7 +124,6 @@ impl Parts {
             .map_err(NodeError::part("--receive.default-tenant-id"))?;
         let tenants = Tenants::open(self.tenants_config()).await.map_err(NodeError::part("tenants"))?;
         let write = WriteState::new(self.write_config(default_tenant), tenants.clone());
-        write.set_ready(true);
         let write_router = write::router(write.clone());
         let set = self.opened.set(Opened { tenants, write, write_router });
         assert!(set.is_ok(), "a node is opened once");
@@ -152,16 +151,27 @@ impl Parts {
 
     fn write_config(&self, default_tenant: TenantName) -> write::WriteConfig {
         let tenancy = &self.config.tenancy;
-        let max_request_bytes = self.config.write.max_request_bytes as usize;
+        let config = &self.config.write;
+        let max_request_bytes = config.max_request_bytes as usize;
         write::WriteConfig {
             tenant_header: tenancy.tenant_header.clone(),
             default_tenant,
             replica_header: tenancy.replica_header.clone(),
             body_bytes_max: snap::raw::max_compress_len(max_request_bytes).max(max_request_bytes),
             decoded_bytes_max: max_request_bytes,
-            bytes_in_flight_max: self.config.write.max_bytes_in_flight as usize,
+            bytes_in_flight_max: config.max_bytes_in_flight as usize,
+            series_max: config.max_request_series,
+            samples_max: config.max_request_samples,
+            labels: write::LabelLimits {
+                count_max: config.max_label_names_per_series,
+                name_bytes_max: config.max_label_name_length,
+                value_bytes_max: config.max_label_value_length,
+            },
             future_window: self.config.tsdb.future_window,
-            ..write::WriteConfig::default()
+            concurrency: config.concurrency.unwrap_or_else(write::default_concurrency),
+            body_timeout: config.body_timeout,
+            turn_timeout: config.queue_timeout,
+            retry_after: config.retry_after,
         }
     }
 

@@ -108,7 +108,7 @@ fn none<T>() -> Option<T> {
 
 impl BucketConfig {
     /// Reads and checks a configuration. `$(NAME)` must have been replaced already, see
-    /// [`expand_env`](super::expand_env).
+    /// [`expand_environment`](crate::config::objstore_text::expand_environment).
     pub fn parse(yaml: &str) -> Result<Self, ConfigError> {
         let file: AnyType = read(yaml)?;
         let found = file.kind.unwrap_or_default();

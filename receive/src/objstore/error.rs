@@ -52,12 +52,6 @@ pub enum ConfigError {
         /// Why, and what to do instead.
         reason: String,
     },
-    /// `$(NAME)` names a variable that is not set.
-    #[error("environment variable {name} is not set, but the configuration refers to it")]
-    MissingVariable {
-        /// Name of the variable.
-        name: String,
-    },
     /// A file that the configuration names cannot be read, or a directory not be made.
     #[error("{key}: {path}: {source}")]
     File {

@@ -11,20 +11,6 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::answer::Refusal;
 
-/// Upper bounds of the histograms this module feeds, by metric name; for the exporter.
-pub const HISTOGRAM_BUCKETS: [(&str, &[f64]); 5] = [
-    (
-        "http_request_duration_seconds",
-        &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0],
-    ),
-    ("http_request_size_bytes", SIZE_BUCKETS),
-    ("http_response_size_bytes", SIZE_BUCKETS),
-    ("thanos_receive_write_timeseries", COUNT_BUCKETS),
-    ("thanos_receive_write_samples", COUNT_BUCKETS),
-];
-const SIZE_BUCKETS: &[f64] = &[64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0];
-const COUNT_BUCKETS: &[f64] = &[10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0, 10000.0];
-
 /// Codes a write is answered with.
 const CODES: [StatusCode; 8] = [
     StatusCode::OK,

@@ -81,7 +81,6 @@ impl Node {
     ) -> Self {
         let tenants = Tenants::open(change(tenants_config(dir.path()))).await.unwrap();
         let state = WriteState::new(config, tenants.clone());
-        state.set_ready(true);
         let router = write::router(state.clone());
         Self { dir, tenants, state, router }
     }

@@ -4,8 +4,9 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use weir_tsdb::{Labels, Sample, types::STALE_NAN_BITS};
 
-use super::harness::{
-    Content, NodeSite, assert_same, compress, copy_dir, get, now_ms, post, send, wait_for, write_request,
+use super::{
+    copy_dir::copy_dir,
+    harness::{Content, NodeSite, assert_same, compress, get, now_ms, post, send, wait_for, write_request},
 };
 
 /// Adds up what must be readable at the end.
@@ -180,6 +181,60 @@ async fn bad_requests_get_their_answers_and_good_samples_are_kept() {
 
     let found = site.read("default-tenant", i64::MIN, i64::MAX).await;
     assert_same(&found, &stored.0, "after all of it");
+    node.stop();
+}
+
+/// Each limit of the write path, at it and one beyond it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_the_write_path_hold_exactly() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut site = NodeSite::new(temp.path());
+    for flag in [
+        "--write.max-request-series=3",
+        "--write.max-request-samples=4",
+        "--write.max-label-names-per-series=3",
+        "--write.max-label-name-length=8",
+        "--write.max-label-value-length=10",
+    ] {
+        site = site.with_flag(flag);
+    }
+    let node = site.start().await;
+    let now = now_ms();
+    let mut stored = Stored::default();
+    // A request of some series, each with labels and a number of samples. What is refused is whole
+    // requests or one series; `kept` tells how many series from the first on are stored.
+    let mut step = 0;
+    let mut check = async |series: &[(&[(&str, &str)], usize)], status: u16, id: &str, kept: usize| {
+        step += 10;
+        let samples: Vec<Vec<Sample>> = series
+            .iter()
+            .map(|(_, count)| {
+                (0..*count).map(|at| Sample::new(now - 5_000 + step + at as i64, 1.5)).collect()
+            })
+            .collect();
+        let body =
+            write_request(series.iter().zip(&samples).map(|((labels, _), samples)| (*labels, &samples[..])));
+        let answer = post(&site.write_url(), None, body).await.unwrap();
+        let found_id = answer.headers.get("x-weir-error-id").map_or("", |id| id.to_str().unwrap());
+        assert_eq!((answer.status, found_id), (status, id), "{series:?}: {}", answer.text());
+        for ((labels, _), samples) in series.iter().zip(&samples).take(kept) {
+            stored.add(labels, samples);
+        }
+    };
+    let (a, b, c, d) = ([("n", "a")], [("n", "b")], [("n", "c")], [("n", "d")]);
+    check(&[(&a, 1), (&b, 1), (&c, 1)], 200, "", 3).await;
+    check(&[(&a, 1), (&b, 1), (&c, 1), (&d, 1)], 400, "request-series-limit", 0).await;
+    check(&[(&a, 3), (&b, 1)], 200, "", 2).await;
+    check(&[(&a, 3), (&b, 2)], 400, "request-samples-limit", 0).await;
+    check(&[(&[("n", "a"), ("o", "1"), ("p", "1")], 1)], 200, "", 1).await;
+    check(&[(&a, 1), (&[("n", "a"), ("o", "1"), ("p", "1"), ("q", "1")], 1)], 400, "label-count-limit", 1)
+        .await;
+    check(&[(&[("n2345678", "a")], 1)], 200, "", 1).await;
+    check(&[(&a, 1), (&[("n23456789", "a")], 1)], 400, "label-name-length-limit", 1).await;
+    check(&[(&[("n", "a234567890")], 1)], 200, "", 1).await;
+    check(&[(&a, 1), (&[("n", "a2345678901")], 1)], 400, "label-value-length-limit", 1).await;
+    let found = site.read("default-tenant", now - 10_000, now).await;
+    assert_same(&found, &stored.0, "within the limits");
     node.stop();
 }
 

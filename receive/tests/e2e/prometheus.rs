@@ -16,7 +16,10 @@ use weir_tsdb::{
     query::Query,
 };
 
-use super::harness::{Content, NodeSite, Process, copy_dir, free_port, get, wait_for};
+use super::{
+    copy_dir::copy_dir,
+    harness::{Content, NodeSite, Process, free_port, get, wait_for},
+};
 
 /// Time that samples are collected; the node is restarted in the middle.
 const COLLECT: Duration = Duration::from_secs(120);

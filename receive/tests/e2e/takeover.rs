@@ -6,9 +6,9 @@ use std::{fs, path::Path, process::Command};
 use weir_tsdb::Sample;
 
 use super::{
+    copy_dir::copy_dir,
     harness::{
-        Content, NodeSite, Process, assert_same, copy_dir, free_port, get, now_ms, post, wait_for,
-        write_request,
+        Content, NodeSite, Process, assert_same, free_port, get, now_ms, post, wait_for, write_request,
     },
     prometheus::{promtool_dump, read_directory, with_one_nan},
 };

@@ -23,7 +23,7 @@ use super::{ChunkError, bits::BitReader, in_sample, sample_count};
 use crate::{
     chunkenc::Encoding,
     types::Sample,
-    varint::{Decoder, put_uvarint, put_varint},
+    varint::{Decoder, zigzag},
 };
 
 /// Bytes before the first sample.
@@ -35,10 +35,14 @@ const NO_WINDOW: u8 = 0xff;
 /// More leading zeros than this do not fit their field of 5 bits.
 const MAX_LEADING: u8 = 31;
 
-/// What appending to a chunk needs to know beside its bytes.
+/// The most bytes that one sample writes: 10 of a time, 77 bits of a value, 7 bits before them.
+const SAMPLE_BYTES_MAX: usize = 20;
+
+/// What appending to a chunk needs to know. The bytes so far are not among it: they are only ever
+/// added to, so they can lie where it takes long to look.
 ///
-/// The bytes live elsewhere, so that the head can hold many open chunks without waste. Bytes and
-/// state belong together: a state must only ever see the buffer that it has filled so far.
+/// Bytes and state belong together: a state must only ever add to the chunk that it has filled so
+/// far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XorState {
     /// Time of the last sample.
@@ -53,7 +57,53 @@ pub struct XorState {
     trailing: u8,
     /// Zero bits at the end of the data that are still free: 0 to 7, or 8 after an old writer.
     free_bits: u8,
+    /// The last byte, if some of its bits are free; 0 otherwise.
+    last_byte: u8,
     count: u16,
+}
+
+/// What one sample adds to the bytes of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleBytes {
+    /// The first of the bytes takes the place of the last one of the chunk.
+    pub replaces_last: bool,
+    len: u8,
+    bytes: [u8; SAMPLE_BYTES_MAX],
+}
+
+impl SampleBytes {
+    const NOTHING: Self = Self { replaces_last: false, len: 0, bytes: [0; SAMPLE_BYTES_MAX] };
+
+    /// The bytes. None if the sample only uses bits that are there and zero already.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
+    }
+
+    /// Eight bytes, of which the first are [`Self::bytes`], unless these are more.
+    #[inline]
+    pub fn first_eight(&self) -> Option<&[u8; 8]> {
+        if self.len <= 8 { self.bytes.first_chunk() } else { None }
+    }
+
+    /// LEB128.
+    fn push_uvarint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.push(&[value as u8 | 0x80]);
+            value >>= 7;
+        }
+        self.push(&[value as u8]);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let start = usize::from(self.len);
+        if let Some(target) = self.bytes.get_mut(start..start + bytes.len()) {
+            target.copy_from_slice(bytes);
+            self.len += bytes.len() as u8;
+        } else {
+            unreachable!("no sample has more than {SAMPLE_BYTES_MAX} bytes");
+        }
+    }
 }
 
 impl Default for XorState {
@@ -65,7 +115,16 @@ impl Default for XorState {
 impl XorState {
     /// The state of a chunk without samples.
     pub const fn new() -> Self {
-        Self { t: 0, delta: 0, bits: 0, leading: NO_WINDOW, trailing: 0, free_bits: 0, count: 0 }
+        Self {
+            t: 0,
+            delta: 0,
+            bits: 0,
+            leading: NO_WINDOW,
+            trailing: 0,
+            free_bits: 0,
+            last_byte: 0,
+            count: 0,
+        }
     }
 
     /// Reads a chunk to its end and returns the state to go on with. The spare zero byte that old
@@ -82,47 +141,53 @@ impl XorState {
             return Err(ChunkError::Invalid { what: "data behind the last sample", sample: state.count });
         }
         state.free_bits = free_bits as u8;
+        state.last_byte = if free_bits > 0 { data.last().copied().unwrap_or_default() } else { 0 };
         Ok(state)
     }
 
     /// Number of samples.
+    #[inline]
     pub fn count(&self) -> u16 {
         self.count
     }
 
     /// Time of the last sample; 0 if there is none.
+    #[inline]
     pub fn last_t(&self) -> i64 {
         self.t
     }
 
     /// Value of the last sample as IEEE 754 bits; 0 if there is none.
+    #[inline]
     pub fn last_bits(&self) -> u64 {
         self.bits
     }
 
-    /// Appends a sample. At any moment `data` is a whole chunk with its sample count. The first
-    /// append to a chunk clears `data` and writes the header.
+    /// Takes a sample and returns what it adds to the bytes that follow the chunk's header. The
+    /// header is [`Self::count`], to be written when the chunk is read or done.
     ///
     /// # Panics
     /// If the chunk has 65,535 samples, the most its header can tell; cut chunks long before.
     #[inline]
-    pub fn append(&mut self, data: &mut Vec<u8>, t: i64, bits: u64) {
+    pub fn encode(&mut self, t: i64, bits: u64) -> SampleBytes {
         let delta = t.wrapping_sub(self.t) as u64;
+        let mut out = SampleBytes::NOTHING;
         match self.count {
             0 => {
-                data.clear();
-                data.extend_from_slice(&[0; HEADER_LEN]);
-                put_varint(data, t);
-                data.extend_from_slice(&bits.to_be_bytes());
-                self.free_bits = 0;
+                out.push_uvarint(zigzag(t));
+                out.push(&bits.to_be_bytes());
+                // An old writer's chunk without samples may have a spare byte.
+                out.replaces_last = self.free_bits > 0;
+                (self.free_bits, self.last_byte) = (0, 0);
             }
             1 => {
                 // Sample 0 ends at a byte border, so this only takes a spare byte away.
-                let mut out = BitBatch::resume(data, self.free_bits);
-                put_uvarint(data, delta);
+                out.replaces_last = self.free_bits > 0;
+                out.push_uvarint(delta);
                 self.delta = delta;
-                self.put_value(&mut out, bits);
-                self.free_bits = out.finish(data);
+                let mut batch = BitBatch { bits: 0, len: 0 };
+                self.put_value(&mut batch, bits);
+                self.finish(batch, &mut out);
             }
             _ => {
                 let dod = delta.wrapping_sub(self.delta) as i64;
@@ -130,17 +195,41 @@ impl XorState {
                 if dod == 0 && bits == self.bits && self.free_bits >= 2 {
                     // Two zero bits, and zero they are already.
                     self.free_bits -= 2;
+                    if self.free_bits == 0 {
+                        self.last_byte = 0;
+                    }
                 } else {
-                    let mut out = BitBatch::resume(data, self.free_bits);
-                    put_delta_of_delta(&mut out, dod, data);
-                    self.put_value(&mut out, bits);
-                    self.free_bits = out.finish(data);
+                    out.replaces_last = self.free_bits > 0;
+                    let mut batch = BitBatch::resume(self.last_byte, self.free_bits);
+                    put_delta_of_delta(&mut batch, dod, &mut out);
+                    self.put_value(&mut batch, bits);
+                    self.finish(batch, &mut out);
                 }
             }
         }
         self.t = t;
         self.bits = bits;
         self.count = self.count.checked_add(1).expect("a chunk is cut before it has 65,535 samples");
+        out
+    }
+
+    /// Appends a sample to a chunk in one buffer, which at any moment is a whole chunk with its
+    /// sample count. The first append clears `data` and writes the header.
+    ///
+    /// # Panics
+    /// As [`Self::encode`].
+    #[inline]
+    pub fn append(&mut self, data: &mut Vec<u8>, t: i64, bits: u64) {
+        if self.count == 0 {
+            self.free_bits = 0;
+            data.clear();
+            data.extend_from_slice(&[0; HEADER_LEN]);
+        }
+        let sample = self.encode(t, bits);
+        if sample.replaces_last {
+            data.pop();
+        }
+        data.extend_from_slice(sample.bytes());
         if let Some(header) = data.first_chunk_mut() {
             *header = self.count.to_be_bytes();
         }
@@ -169,41 +258,57 @@ impl XorState {
             out.push(xor >> trailing, len.into());
         }
     }
-}
 
-/// The largest field has 68 bits; it is handed on at once so that there is room for a value.
-#[inline]
-fn put_delta_of_delta(out: &mut BitBatch, dod: i64, data: &mut Vec<u8>) {
-    let low = |width: u32| dod as u64 & ((1 << width) - 1);
-    match dod {
-        0 => out.push(0, 1),
-        -8_191..=8_192 => out.push(0b10 << 14 | low(14), 16),
-        -65_535..=65_536 => out.push(0b110 << 17 | low(17), 20),
-        -524_287..=524_288 => out.push(0b1110 << 20 | low(20), 24),
-        _ => {
-            out.push(0b1111, 4);
-            out.push(dod as u64, 64);
-            out.flush_whole_bytes(data);
+    /// Adds all bits of `batch`, at least one, and fills the last byte with zeros.
+    #[inline]
+    fn finish(&mut self, batch: BitBatch, out: &mut SampleBytes) {
+        let BitBatch { bits, len } = batch;
+        let bytes = len.div_ceil(8);
+        self.free_bits = (8 * bytes - len) as u8;
+        self.last_byte = if self.free_bits > 0 { (bits << self.free_bits) as u8 } else { 0 };
+        if len <= 64 && out.len == 0 {
+            // Most samples. At least one bit was pushed, so the shift is less than 64.
+            if let Some(target) = out.bytes.first_chunk_mut() {
+                *target = ((bits as u64) << (64 - len)).to_be_bytes();
+            }
+            out.len = bytes as u8;
+        } else {
+            out.push((bits << (128 - len)).to_be_bytes().get(..bytes as usize).unwrap_or_default());
         }
     }
 }
 
-/// Collects the bits of one sample, with the begun last byte of the chunk before them, so that the
-/// chunk is touched once. Room for 128 bits.
+/// The largest field has 68 bits; it is handed on at once so that there is room for a value.
+#[inline]
+fn put_delta_of_delta(batch: &mut BitBatch, dod: i64, out: &mut SampleBytes) {
+    let low = |width: u32| dod as u64 & ((1 << width) - 1);
+    match dod {
+        0 => batch.push(0, 1),
+        -8_191..=8_192 => batch.push(0b10 << 14 | low(14), 16),
+        -65_535..=65_536 => batch.push(0b110 << 17 | low(17), 20),
+        -524_287..=524_288 => batch.push(0b1110 << 20 | low(20), 24),
+        _ => {
+            batch.push(0b1111, 4);
+            batch.push(dod as u64, 64);
+            batch.flush_whole_bytes(out);
+        }
+    }
+}
+
+/// Collects the bits of one sample, with those before them in the last byte. Room for 128 bits.
 struct BitBatch {
     bits: u128,
     len: u32,
 }
 
 impl BitBatch {
-    /// Takes the last byte off `data`, unless it is full.
+    /// Begins with the bits of the last byte that are in use.
     #[inline]
-    fn resume(data: &mut Vec<u8>, free_bits: u8) -> Self {
+    fn resume(last_byte: u8, free_bits: u8) -> Self {
         if free_bits == 0 {
             return Self { bits: 0, len: 0 };
         }
-        let begun = data.pop().unwrap_or_default();
-        Self { bits: u128::from(begun) >> free_bits, len: 8 - u32::from(free_bits) }
+        Self { bits: u128::from(last_byte) >> free_bits, len: 8 - u32::from(free_bits) }
     }
 
     /// Adds the low `len` bits of `value`, all above which are zero.
@@ -216,34 +321,13 @@ impl BitBatch {
     }
 
     #[inline]
-    fn flush_whole_bytes(&mut self, data: &mut Vec<u8>) {
+    fn flush_whole_bytes(&mut self, out: &mut SampleBytes) {
         let left = self.len % 8;
-        put_left_aligned(data, (self.bits >> left) << (128 - (self.len - left)), (self.len / 8) as usize);
+        let whole = (self.bits >> left) << (128 - (self.len - left));
+        out.push(whole.to_be_bytes().get(..(self.len / 8) as usize).unwrap_or_default());
         self.bits &= (1 << left) - 1;
         self.len = left;
     }
-
-    /// Appends all bits to `data`, fills the last byte with zeros and returns their number.
-    #[inline]
-    fn finish(self, data: &mut Vec<u8>) -> u8 {
-        let bytes = self.len.div_ceil(8);
-        if self.len <= 64 && data.capacity() - data.len() >= 8 {
-            // Most samples: one store of fixed length, then what is too much goes again.
-            let end = data.len() + bytes as usize;
-            // At least one bit was pushed, so the shift is less than 64.
-            data.extend_from_slice(&((self.bits as u64) << (64 - self.len)).to_be_bytes());
-            data.truncate(end);
-        } else {
-            put_left_aligned(data, self.bits << (128 - self.len), bytes as usize);
-        }
-        (8 * bytes - self.len) as u8
-    }
-}
-
-#[inline]
-fn put_left_aligned(data: &mut Vec<u8>, bits: u128, bytes: usize) {
-    let all = bits.to_be_bytes();
-    data.extend_from_slice(all.get(..bytes).unwrap_or(&all));
 }
 
 /// Encodes samples as one chunk, whatever its size. Replaces what is in `data`.

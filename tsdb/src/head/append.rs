@@ -7,17 +7,14 @@
 //! stored, and the log takes nothing more until the directory is opened again.
 
 use super::{
-    BatchRecords, Head, HeadState, MappedChunk, UnwrittenChunk,
-    index::SeriesIndex,
+    BatchRecords, Head, HeadState,
     series::{MemSeries, Verdict},
 };
 use crate::{
     Labels, Result,
     append::{AppendBatch, BatchSeries, DurabilityTicket, RefuseReason, Refused, SeriesHandle, Target},
-    chunkenc::Encoding,
-    head_chunks::{HeadChunk, HeadChunkMeta, HeadChunkWriter},
     record::{SamplesEncoder, SeriesEncoder},
-    types::{HeadChunkRef, Sample, SeriesRef},
+    types::{Sample, SeriesRef},
     wlog,
 };
 
@@ -107,7 +104,7 @@ impl HeadState {
         let slot = self.index.create(labels, series);
         if let Some(created) = self.index.slab.get_mut(slot) {
             // Its samples may all be refused; then it goes like a series that has lost its samples.
-            created.retired_in = Some(self.wal.segment_index().0);
+            created.retire(self.wal.segment_index().0);
         }
         self.counters.series_created += 1;
         new_series.push(series, labels);
@@ -138,9 +135,9 @@ impl HeadState {
         if series.cut_before(sample.t, head.options.block_range_ms) {
             self.active_series += u64::from(series.is_empty());
             self.chunks += 1;
-            UnwrittenChunk::queue(&mut self.unwritten, &mut self.next_unwritten, handle.slot, series);
+            self.unwritten.close_open(handle.slot, series, &mut self.open_chunks);
         }
-        series.push(sample);
+        series.push(sample, &mut self.open_chunks);
         self.counters.samples_appended += 1;
         self.max_time = self.max_time.max(sample.t);
         self.min_time = self.min_time.min(sample.t);
@@ -170,7 +167,7 @@ impl HeadState {
             return;
         }
         let refs = &mut self.written_refs;
-        let written = write_unwritten(&mut self.index, &mut self.unwritten, &mut self.chunk_writer, refs);
+        let written = self.unwritten.write(&mut self.index, &mut self.chunk_writer, refs);
         if let Err(error) = written {
             self.counters.chunk_writes_failed += 1;
             if self.counters.chunk_writes_failed.is_power_of_two() {
@@ -178,49 +175,6 @@ impl HeadState {
                 tracing::error!(%dir, %error, "cannot write full chunks of the head, they stay in memory");
             }
         }
-    }
-}
-
-/// Writes the chunks of `queue` to `chunks_head`, tells their series where they are now, and takes
-/// them off the queue. After an error the queue keeps those that were not written.
-pub(super) fn write_unwritten(
-    index: &mut SeriesIndex,
-    queue: &mut Vec<UnwrittenChunk>,
-    writer: &mut HeadChunkWriter,
-    refs: &mut Vec<HeadChunkRef>,
-) -> Result<()> {
-    refs.clear();
-    let chunks = queue.iter().map(|chunk| HeadChunk {
-        meta: HeadChunkMeta {
-            series: chunk.series,
-            mint: chunk.mint,
-            maxt: chunk.maxt,
-            encoding: Encoding::Xor as u8,
-        },
-        data: &chunk.data,
-    });
-    let written = writer.write(chunks, refs);
-    for (chunk, &at) in queue.iter().zip(refs.iter()) {
-        let Some(series) = index.slab.get_mut(chunk.slot) else { continue };
-        let in_memory = HeadChunkRef::new(0, chunk.id);
-        if let Some(mapped) = series.mapped.iter_mut().rev().find(|mapped| mapped.at == in_memory) {
-            mapped.at = at;
-        }
-    }
-    queue.drain(..refs.len());
-    written
-}
-
-impl UnwrittenChunk {
-    /// Closes the open chunk of `series` in `slot`, if it has one, and queues it for chunks_head.
-    pub(super) fn queue(queue: &mut Vec<Self>, next_id: &mut u32, slot: u32, series: &mut MemSeries) {
-        let Some((mint, maxt, _)) = series.open_chunk() else { return };
-        let id = *next_id;
-        *next_id = next_id.wrapping_add(1);
-        let data = series.take_open();
-        series.mapped.reserve_exact(1);
-        series.mapped.push(MappedChunk { at: HeadChunkRef::new(0, id), mint, maxt });
-        queue.push(Self { id, slot, series: series.series, mint, maxt, data });
     }
 }
 

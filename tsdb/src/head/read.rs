@@ -50,8 +50,8 @@ impl Head {
             let overlaps =
                 one.mapped.iter().any(|chunk| chunk.mint <= *range.end() && chunk.maxt >= *range.start())
                     || one
-                        .open_chunk()
-                        .is_some_and(|(mint, maxt, _)| mint <= *range.end() && maxt >= *range.start())
+                        .open_range()
+                        .is_some_and(|(mint, maxt)| mint <= *range.end() && maxt >= *range.start())
                     || state.out_of_order.get(&slot).is_some_and(|samples| {
                         samples_between(samples, out_of_order_mint, *range.end()).next().is_some()
                     });
@@ -158,36 +158,25 @@ impl HeadState {
     ) -> Vec<HeadChunk> {
         let Some(series) = self.index.by_handle(handle) else { return Vec::new() };
         let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= *range.start();
+        let copied =
+            |mint, maxt, data| HeadChunk::Copied(Chunk { mint, maxt, encoding: Encoding::Xor, data });
         let mut found = Vec::with_capacity(series.chunk_count());
         for chunk in series.mapped.iter().filter(|chunk| wanted(chunk.mint, chunk.maxt)) {
-            let unwritten = (chunk.at.file() == 0)
-                .then(|| self.unwritten.iter().find(|unwritten| unwritten.id == chunk.at.offset()));
-            found.push(match unwritten {
-                None => HeadChunk::Mapped(*chunk),
-                Some(None) => continue,
-                Some(Some(unwritten)) => HeadChunk::Copied(Chunk {
-                    mint: chunk.mint,
-                    maxt: chunk.maxt,
-                    encoding: Encoding::Xor,
-                    data: unwritten.data.clone(),
-                }),
-            });
+            if chunk.at.file() != 0 {
+                found.push(HeadChunk::Mapped(*chunk));
+            } else if let Some(data) = self.unwritten.data(chunk.at) {
+                found.push(copied(chunk.mint, chunk.maxt, data.to_vec()));
+            }
         }
-        if let Some((mint, maxt, data)) = series.open_chunk()
+        if let Some((mint, maxt)) = series.open_range()
             && wanted(mint, maxt)
         {
-            let data = data.to_vec();
-            found.push(HeadChunk::Copied(Chunk { mint, maxt, encoding: Encoding::Xor, data }));
+            found.push(copied(mint, maxt, series.copy_open(&self.open_chunks)));
         }
         if let Some(samples) = self.out_of_order.get(&handle.slot) {
             let samples = samples_between(samples, out_of_order_mint, *range.end());
             let Ok(()) = encode_float_chunks::<Infallible>(BLOCK_RANGE_MS, samples, |mint, maxt, data| {
-                found.push(HeadChunk::Copied(Chunk {
-                    mint,
-                    maxt,
-                    encoding: Encoding::Xor,
-                    data: data.to_vec(),
-                }));
+                found.push(copied(mint, maxt, data.to_vec()));
                 Ok(())
             });
         }

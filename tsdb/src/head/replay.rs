@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::{
-    BatchRecords, Counters, Head, HeadState, MappedChunk, OutOfOrderSamples, UnwrittenChunk, append,
+    BatchRecords, Counters, Head, HeadState, MappedChunk, OpenChunks, OutOfOrderSamples, UnwrittenChunks,
     index::SeriesIndex,
 };
 use crate::{
@@ -74,8 +74,8 @@ struct Replay {
     min_valid: i64,
     block_range_ms: i64,
     chunk_writer: Option<HeadChunkWriter>,
-    unwritten: Vec<UnwrittenChunk>,
-    next_unwritten: u32,
+    open_chunks: OpenChunks,
+    unwritten: UnwrittenChunks,
     written_refs: Vec<HeadChunkRef>,
     tombstones: HashMap<u32, Intervals>,
     out_of_order: HashMap<u32, OutOfOrderSamples>,
@@ -100,8 +100,8 @@ impl Replay {
             min_valid,
             block_range_ms,
             chunk_writer: None,
-            unwritten: Vec::new(),
-            next_unwritten: 0,
+            open_chunks: OpenChunks::default(),
+            unwritten: UnwrittenChunks::default(),
             written_refs: Vec::new(),
             tombstones: HashMap::new(),
             out_of_order: HashMap::new(),
@@ -270,10 +270,9 @@ impl Replay {
     fn adopt(&mut self, slot: u32, chunks: FullChunks) {
         let Some(series) = self.index.slab.get_mut(slot) else { return };
         for chunk in chunks.in_order {
-            if chunk.mint > series.last_t {
-                UnwrittenChunk::queue(&mut self.unwritten, &mut self.next_unwritten, slot, series);
+            if chunk.mint > series.last_t() {
+                self.unwritten.close_open(slot, series, &mut self.open_chunks);
                 series.mapped.push(chunk);
-                series.last_t = chunk.maxt;
             }
         }
         if !chunks.out_of_order.is_empty() {
@@ -288,13 +287,13 @@ impl Replay {
     fn apply_sample(&mut self, series: SeriesRef, sample: Sample) {
         let Some(slot) = self.by_ref.get(series) else { return };
         let Some(series) = self.index.slab.get_mut(slot) else { return };
-        if sample.t <= series.last_t || sample.t < self.min_valid {
+        if sample.t <= series.last_t() || sample.t < self.min_valid {
             return;
         }
         if series.cut_before(sample.t, self.block_range_ms) {
-            UnwrittenChunk::queue(&mut self.unwritten, &mut self.next_unwritten, slot, series);
+            self.unwritten.close_open(slot, series, &mut self.open_chunks);
         }
-        series.push(sample);
+        series.push(sample, &mut self.open_chunks);
     }
 
     fn apply_tombstone(&mut self, tombstone: record::Tombstone) {
@@ -303,7 +302,7 @@ impl Replay {
         if tombstone.mint == i64::MIN && tombstone.maxt == i64::MAX {
             // Not a deletion: the series was written to a block and taken out of the head.
             if let Some(series) = self.index.slab.get_mut(slot) {
-                series.reset();
+                series.reset(&mut self.open_chunks);
             }
             self.out_of_order.remove(&slot);
             self.tombstones.remove(&slot);
@@ -354,7 +353,7 @@ impl Replay {
         }
         let Some(writer) = &mut self.chunk_writer else { return };
         let refs = &mut self.written_refs;
-        if let Err(error) = append::write_unwritten(&mut self.index, &mut self.unwritten, writer, refs) {
+        if let Err(error) = self.unwritten.write(&mut self.index, writer, refs) {
             self.counters.chunk_writes_failed += 1;
             if self.counters.chunk_writes_failed.is_power_of_two() {
                 tracing::error!(%error, "cannot write full chunks of the head, they stay in memory");
@@ -370,10 +369,10 @@ impl Replay {
         for (slot, series) in self.index.slab.iter_mut() {
             chunks += series.chunk_count() as u64;
             if series.is_empty() {
-                series.retired_in = Some(segment);
+                series.retire(segment);
             } else {
                 active_series += 1;
-                max_time = max_time.max(series.last_t);
+                max_time = max_time.max(series.last_t());
             }
             if let Some(samples) = self.out_of_order.get(&slot) {
                 max_time = samples.keys().next_back().copied().unwrap_or(i64::MIN).max(max_time);
@@ -390,8 +389,8 @@ impl Replay {
             truncations: 0,
             wal,
             chunk_writer: self.chunk_writer.expect("the writer is set before the log is read"),
+            open_chunks: self.open_chunks,
             unwritten: self.unwritten,
-            next_unwritten: self.next_unwritten,
             tombstones: self.tombstones,
             out_of_order: self.out_of_order,
             other_refs: self.other_refs,

@@ -1,14 +1,14 @@
 //! One series of the head: its open chunk, and where its full chunks lie.
 
-use super::index::SymbolPairs;
+use super::{
+    index::SymbolPairs,
+    open_chunks::{OpenBytes, OpenChunks},
+};
 use crate::{
     append::RefuseReason,
     chunkenc::{FloatCutter, OpenChunk, XorState},
     types::{HeadChunkRef, Sample, SeriesRef},
 };
-
-/// The most that one sample adds to a chunk, in bytes.
-const SAMPLE_BYTES_MAX: usize = 20;
 
 /// A full chunk of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,40 +35,41 @@ pub(crate) enum Verdict {
     Refuse(RefuseReason),
 }
 
-/// One series of the head. Ordered by how often an append touches the fields.
+/// Bytes of the sample count that a chunk begins with. Open chunks lie in memory without it.
+const CHUNK_HEADER_LEN: usize = 2;
+
+/// [`MemSeries::retired_in`] of a series that has samples.
+const NOT_RETIRED: u32 = u32::MAX;
+
+/// One series of the head: two cache lines, of which an append of a sample touches the first.
 ///
-/// `last_t` is the time of the newest sample, in the open chunk or, when that is empty, in the last
-/// full one. Full chunks ascend and do not overlap, and the open chunk begins after them.
+/// Full chunks ascend and do not overlap, and the open chunk begins after them.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct MemSeries {
     /// Its number in the log; 0 marks a free slot.
     pub series: SeriesRef,
-    /// Time of the newest sample; `i64::MIN` if there is none.
-    pub last_t: i64,
     xor: XorState,
     cutter: FloatCutter,
-    open: Vec<u8>,
+    open: OpenBytes,
+    /// See [`Self::retired_in`].
+    retired_in: u32,
     open_mint: i64,
     pub mapped: Vec<MappedChunk>,
     pub labels: SymbolPairs,
-    /// Set while there are no samples: the log segment that was current when the last chunk went,
-    /// or when the series was created. The series leaves the head when a checkpoint has passed that
-    /// segment, since until then the log still names its ref.
-    pub retired_in: Option<u32>,
 }
 
 impl MemSeries {
     pub fn new(series: SeriesRef, labels: SymbolPairs) -> Self {
         Self {
             series,
-            last_t: i64::MIN,
             xor: XorState::new(),
             cutter: FloatCutter::new(),
-            open: Vec::new(),
+            open: OpenBytes::EMPTY,
+            retired_in: NOT_RETIRED,
             open_mint: 0,
             mapped: Vec::new(),
             labels,
-            retired_in: None,
         }
     }
 
@@ -80,20 +81,43 @@ impl MemSeries {
     /// Something read from where the next sample goes.
     #[inline]
     pub fn touch(&self) -> u8 {
-        self.open.last().copied().unwrap_or_default()
+        self.xor.count() as u8
+    }
+
+    /// Time of the newest sample, in the open chunk or, when that is empty, in the last full one;
+    /// `i64::MIN` if there is none.
+    #[inline]
+    pub fn last_t(&self) -> i64 {
+        if self.open.is_empty() {
+            return self.mapped.last().map_or(i64::MIN, |chunk| chunk.maxt);
+        }
+        self.xor.last_t()
+    }
+
+    /// Some while there are no samples: the log segment that was current when the last chunk went,
+    /// or when the series was created. The series leaves the head when a checkpoint has passed that
+    /// segment, since until then the log still names its ref.
+    pub fn retired_in(&self) -> Option<u32> {
+        (self.retired_in != NOT_RETIRED).then_some(self.retired_in)
+    }
+
+    /// Notes that there are no samples while `segment` is current.
+    pub fn retire(&mut self, segment: u32) {
+        self.retired_in = segment;
     }
 
     /// Judges a sample. `bound` is the oldest time that the head takes now.
     #[inline]
     pub fn judge(&self, sample: Sample, bound: i64) -> Verdict {
-        if sample.t > self.last_t && sample.t >= bound {
+        let last_t = self.last_t();
+        if sample.t > last_t && sample.t >= bound {
             return Verdict::Store;
         }
-        if sample.t == self.last_t && !self.open.is_empty() {
+        if sample.t == last_t && !self.open.is_empty() {
             let same = self.xor.last_bits() == sample.bits;
             return if same { Verdict::Repeated } else { Verdict::Refuse(RefuseReason::DuplicateTimestamp) };
         }
-        if sample.t == self.last_t && !self.mapped.is_empty() {
+        if sample.t == last_t && !self.mapped.is_empty() {
             return Verdict::CompareWithChunk;
         }
         let reason = if sample.t < bound { RefuseReason::OutOfBounds } else { RefuseReason::OutOfOrder };
@@ -105,8 +129,8 @@ impl MemSeries {
     pub fn cut_before(&mut self, t: i64, range_ms: i64) -> bool {
         let open = (!self.open.is_empty()).then_some(OpenChunk {
             mint: self.open_mint,
-            maxt: self.last_t,
-            bytes: self.open.len(),
+            maxt: self.xor.last_t(),
+            bytes: CHUNK_HEADER_LEN + self.open.len(),
             samples: self.xor.count(),
         });
         self.cutter.cut_before(range_ms, open, t)
@@ -114,28 +138,31 @@ impl MemSeries {
 
     /// Appends a sample, which must be newer than all before, to the open chunk.
     #[inline]
-    pub fn push(&mut self, sample: Sample) {
+    pub fn push(&mut self, sample: Sample, open_chunks: &mut OpenChunks) {
         if self.open.is_empty() {
             self.open_mint = sample.t;
         }
-        // Grows by half instead of doubling: most of the memory of a head is open chunks.
-        if self.open.capacity() - self.open.len() < SAMPLE_BYTES_MAX {
-            self.open.reserve_exact(SAMPLE_BYTES_MAX + (self.open.len() / 2).max(12));
-        }
-        self.xor.append(&mut self.open, sample.t, sample.bits);
-        self.last_t = sample.t;
-        self.retired_in = None;
+        open_chunks.write(&mut self.open, &self.xor.encode(sample.t, sample.bits));
+        self.retired_in = NOT_RETIRED;
     }
 
-    /// The open chunk, if it has samples: first and last time, data.
-    pub fn open_chunk(&self) -> Option<(i64, i64, &[u8])> {
-        (!self.open.is_empty()).then_some((self.open_mint, self.last_t, &self.open[..]))
+    /// First and last time of the open chunk, if it has samples.
+    pub fn open_range(&self) -> Option<(i64, i64)> {
+        (!self.open.is_empty()).then(|| (self.open_mint, self.xor.last_t()))
     }
 
-    /// Takes the data of the open chunk, which is empty afterwards.
-    pub fn take_open(&mut self) -> Vec<u8> {
+    /// A copy of the open chunk's data.
+    pub fn copy_open(&self, open_chunks: &OpenChunks) -> Vec<u8> {
+        let mut data = Vec::with_capacity(CHUNK_HEADER_LEN + self.open.len());
+        data.extend_from_slice(&self.xor.count().to_be_bytes());
+        open_chunks.copy(&self.open, &mut data);
+        data
+    }
+
+    /// Drops the open chunk.
+    pub fn clear_open(&mut self, open_chunks: &mut OpenChunks) {
         self.xor = XorState::new();
-        std::mem::take(&mut self.open)
+        open_chunks.clear(&mut self.open);
     }
 
     /// Time of the oldest sample, if there is any.
@@ -154,19 +181,18 @@ impl MemSeries {
     }
 
     /// Drops chunks whose samples are all older than `mint`. Returns how many went.
-    pub fn truncate(&mut self, mint: i64) -> usize {
+    pub fn truncate(&mut self, mint: i64, open_chunks: &mut OpenChunks) -> usize {
         let before = self.chunk_count();
         self.mapped.retain(|chunk| chunk.maxt >= mint);
-        if !self.open.is_empty() && self.last_t < mint {
-            self.take_open();
+        if self.open_range().is_some_and(|(_, maxt)| maxt < mint) {
+            self.clear_open(open_chunks);
         }
         before - self.chunk_count()
     }
 
     /// Forgets all samples, as if none had ever come.
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, open_chunks: &mut OpenChunks) {
         self.mapped.clear();
-        self.take_open();
-        self.last_t = i64::MIN;
+        self.clear_open(open_chunks);
     }
 }

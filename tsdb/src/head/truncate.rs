@@ -78,9 +78,9 @@ impl Head {
             let segment = state.wal.segment_index().0;
             for slot in slot..end {
                 if let Some(series) = state.index.slab.get_mut(slot) {
-                    state.chunks -= series.truncate(mint) as u64;
-                    if series.is_empty() && series.retired_in.is_none() {
-                        series.retired_in = Some(segment);
+                    state.chunks -= series.truncate(mint, &mut state.open_chunks) as u64;
+                    if series.is_empty() && series.retired_in().is_none() {
+                        series.retire(segment);
                         state.active_series -= 1;
                     }
                 }
@@ -148,7 +148,7 @@ impl HeadState {
             .slab
             .iter()
             .filter(|(slot, series)| {
-                series.retired_in.is_some_and(|segment| segment <= upto.0)
+                series.retired_in().is_some_and(|segment| segment <= upto.0)
                     && series.is_empty()
                     && !self.out_of_order.contains_key(slot)
             })

@@ -69,13 +69,11 @@ fn the_spare_byte_of_old_writers_is_reused() {
 /// Upstream goes on with a chunk of equal values as if it had a window over all bits.
 #[test]
 fn a_known_window_without_a_window_is_all_bits() {
-    let mut out = BitBatch { bits: 0, len: 0 };
     let mut data = encode(&[Sample { t: 0, bits: 1 }]);
     data[1] = 2;
     data.push(5);
-    out.push(0b10, 2);
-    out.push(0xff00_0000_0000_0000, 64);
-    out.finish(&mut data);
+    let bits = (0b10u128 << 64 | 0xff00_0000_0000_0000) << (128 - 66);
+    data.extend_from_slice(&bits.to_be_bytes()[..9]);
     assert_eq!(
         decode(&data),
         Ok(vec![Sample { t: 0, bits: 1 }, Sample { t: 5, bits: 0xff00_0000_0000_0001 }])

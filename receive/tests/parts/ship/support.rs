@@ -34,19 +34,6 @@ pub fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tsdb/testdata/golden").join(case)
 }
 
-pub fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// A tenant's directory with a copy of a golden case, and a clock that stands until it is moved.
 pub struct Tenant {
     _temp: TempDir,
@@ -61,7 +48,7 @@ impl Tenant {
     pub fn of(case: &str) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("team-a");
-        copy_dir(&golden(case).join("data"), &dir);
+        crate::copy_dir::copy_dir(&golden(case).join("data"), &dir);
         Self { _temp: temp, dir, now_ms: Arc::new(AtomicI64::new(START_MS)) }
     }
 

@@ -11,12 +11,12 @@ use weir::{
 use weir_proto::thanos::{self as pb, series_response::Result as Frame};
 use weir_tsdb::{chunkenc::Encoding, query::Chunk};
 
-use crate::{
+use crate::store_api::{
     harness::{Server, metric, request, start, start_with, text},
     memory::{MemoryDb, MemorySource, chunk, series, tenant},
 };
 
-fn one_chunk(labels: &[(&str, &str)]) -> crate::memory::Series {
+fn one_chunk(labels: &[(&str, &str)]) -> crate::store_api::memory::Series {
     series(labels, vec![chunk(10, 20, 3)])
 }
 
@@ -75,7 +75,7 @@ async fn refuses_bad_fields_by_name() {
         status.message().split(':').next().unwrap().to_owned()
     };
     assert_eq!(refused(&|request| request.matchers[0].r#type = 9).await, "matchers[0].type");
-    let regex = crate::harness::parse_matchers(&["a=b", "c=~("]);
+    let regex = crate::store_api::harness::parse_matchers(&["a=b", "c=~("]);
     assert_eq!(refused(&|request| request.matchers = regex.clone()).await, "matchers[1].value");
     assert_eq!(refused(&|request| request.limit = -3).await, "limit");
 }
@@ -325,7 +325,8 @@ async fn a_failing_tenant_is_a_warning_or_the_end() {
 
 #[tokio::test]
 async fn unreadable_series_are_a_warning_or_the_end() {
-    let damaged = |value: &str| crate::memory::Series { damaged: true, ..one_chunk(&[("a", value)]) };
+    let damaged =
+        |value: &str| crate::store_api::memory::Series { damaged: true, ..one_chunk(&[("a", value)]) };
     let new = Chunk { encoding: Encoding::HistogramSt, ..chunk(10, 20, 1) };
     let stored = vec![
         one_chunk(&[("a", "1")]),

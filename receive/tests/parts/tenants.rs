@@ -1,10 +1,8 @@
 //! Opening, quarantine, limits and end of tenants, with real databases.
 
-mod common;
-
 use std::{fs, sync::Arc, time::Duration};
 
-use common::{Message, Node, START_MS, request_with, tenants_config};
+use crate::common::{Message, Node, START_MS, request_with, tenants_config};
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 use weir::{
@@ -96,7 +94,7 @@ async fn upkeep_reopens_too() {
     let stop = CancellationToken::new();
     let upkeep = tokio::spawn(node.tenants.clone().maintain(Arc::new(|_, _| true), stop.clone()));
     fs::remove_file(&path).unwrap();
-    common::wait_for("the tenant is open", || node.tenants.get("t").is_some()).await;
+    crate::common::wait_for("the tenant is open", || node.tenants.get("t").is_some()).await;
     stop.cancel();
     upkeep.await.unwrap();
 }
@@ -115,7 +113,7 @@ async fn concurrent_first_writes_open_once() {
 
     let writes = (0..32).map(|number| {
         let message = Message::default().sample(&number.to_string(), START_MS, 1.0);
-        tokio::spawn(common::send(node.router.clone(), common::request(message.compress())))
+        tokio::spawn(crate::common::send(node.router.clone(), crate::common::request(message.compress())))
     });
     for reply in futures::future::join_all(writes.collect::<Vec<_>>()).await {
         assert_eq!(reply.unwrap().status, StatusCode::OK);
@@ -228,7 +226,7 @@ async fn after_the_end_nothing_is_opened_or_written() {
     assert!(tenants.list().is_empty());
     assert!(matches!(tenants.get_or_open(&name("default-tenant")).await, Err(WriteError::NotReady)));
     assert!(matches!(tenants.get_or_open(&name("new")).await, Err(WriteError::NotReady)));
-    let reply = common::send(router, common::request(message.compress())).await;
+    let reply = crate::common::send(router, crate::common::request(message.compress())).await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
 
     // The lock is free, and what was acknowledged is there.

@@ -8,7 +8,7 @@ use weir_proto::thanos::{self as pb, label_matcher::Type, series_response::Resul
 use weir_tsdb::labels::Labels;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::{
+use crate::store_api::{
     harness::{matcher, start},
     memory::{MemoryDb, MemorySource, Series, chunk, tenant},
 };

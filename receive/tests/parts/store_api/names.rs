@@ -3,7 +3,7 @@
 use tonic::Code;
 use weir_proto::thanos as pb;
 
-use crate::{
+use crate::store_api::{
     harness::{Server, parse_matchers, start},
     memory::{MemoryDb, MemorySource, chunk, series, tenant},
 };

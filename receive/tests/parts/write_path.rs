@@ -1,14 +1,10 @@
 //! Requests of remote write 1.0 through the router into real databases.
 
-mod common;
-#[path = "common/read_back.rs"]
-mod read_back;
-
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::common::{Message, Node, Reply, START_MS, request, request_with, series_fields, wait_for};
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Message, Node, Reply, START_MS, request, request_with, series_fields, wait_for};
 use http::{Request, StatusCode};
 use proptest::prelude::*;
 use tokio::sync::mpsc;
@@ -45,7 +41,7 @@ async fn paths_and_methods() {
         assert_eq!(reply.error_id(), id);
     }
     assert_eq!(node.stored(TENANT), 3);
-    node.state.set_ready(false);
+    node.state.drain().await;
     for (method, path, _) in cases {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let reply = node.call(request).await;
@@ -279,7 +275,7 @@ async fn bytes_in_flight_are_bounded() {
     let node = Node::with(config).await;
     let (sender, slow) = slow_body();
     let slow_request = Request::post("/api/v1/receive").body(slow).unwrap();
-    let first = tokio::spawn(common::send(node.router.clone(), slow_request));
+    let first = tokio::spawn(crate::common::send(node.router.clone(), slow_request));
     sender.send(Bytes::copy_from_slice(&body[..5])).await.unwrap();
     wait_for("the first request holds bytes", || node.state.bytes_in_flight() == 5).await;
 
@@ -330,7 +326,7 @@ async fn a_closed_connection_stops_nothing_half_way() {
         let t = START_MS + round;
         let message =
             (0..series).fold(Message::default(), |message, n| message.sample(&n.to_string(), t, 1.0));
-        let call = tokio::spawn(common::send(node.router.clone(), request(message.compress())));
+        let call = tokio::spawn(crate::common::send(node.router.clone(), request(message.compress())));
         for _ in 0..round % 8 {
             tokio::task::yield_now().await;
         }
@@ -374,7 +370,7 @@ async fn acknowledged_samples_read_back_unaltered() {
         node.store(&message).await;
     }
     let tenant = node.tenants.get(TENANT).unwrap();
-    let stored = tokio::task::spawn_blocking(move || read_back::all(&tenant.db)).await.unwrap();
+    let stored = tokio::task::spawn_blocking(move || crate::read_back::all(&tenant.db)).await.unwrap();
     let expected: BTreeMap<_, _> = expected
         .into_iter()
         .map(|(series, samples)| (format!("{{__name__=\"m\", s=\"{series}\"}}"), samples))

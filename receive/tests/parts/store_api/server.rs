@@ -21,7 +21,7 @@ use weir_proto::{
 };
 use weir_tsdb::query::Chunk;
 
-use crate::{
+use crate::store_api::{
     harness::{Server, metric, request, start, start_with, text},
     memory::{MemoryDb, MemorySource, chunk, series, tenant},
 };
@@ -198,7 +198,7 @@ async fn calls_are_counted() {
     let after = counts();
     assert!(after.0 > before.0 && after.1 > before.1, "{before:?} {after:?}");
     // Codes that never occurred are there from the start.
-    let text = crate::harness::metrics().render();
+    let text = crate::store_api::harness::metrics().render();
     assert!(
         text.contains(&format!("grpc_server_handled_total{{{labels},grpc_code=\"NotFound\"}} 0\n")),
         "{text}"
@@ -213,7 +213,7 @@ async fn calls_are_counted() {
         assert_eq!(raw_call(&server, path, "identity").await.0, Code::Unimplemented);
     }
     assert_eq!(metric(unknown), before + 3.0);
-    assert!(!crate::harness::metrics().render().contains("Nothing"));
+    assert!(!crate::store_api::harness::metrics().render().contains("Nothing"));
 }
 
 /// A server with an answer too large to be buffered on the way.

@@ -17,7 +17,7 @@ use weir_proto::thanos::{
     self as pb, label_matcher::Type, series_response::Result as Frame, store_client::StoreClient,
 };
 
-use crate::memory::MemorySource;
+use crate::store_api::memory::MemorySource;
 
 /// A running server; it stops when this is dropped.
 pub struct Server {

@@ -1,0 +1,13 @@
+//! The real binary, driven from outside: clients, signals, kills, other programs on the same
+//! directories.
+
+mod bad_input;
+mod blocks;
+#[path = "../common/copy_dir.rs"]
+mod copy_dir;
+mod harness;
+mod kill;
+mod program;
+mod prometheus;
+mod takeover;
+mod vmagent;

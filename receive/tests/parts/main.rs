@@ -1,0 +1,12 @@
+//! The parts of a node with real databases, servers and buckets, each without the rest: the write
+//! path, tenants, StoreAPI, uploads.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/copy_dir.rs"]
+mod copy_dir;
+mod read_back;
+mod ship;
+mod store_api;
+mod tenants;
+mod write_path;
