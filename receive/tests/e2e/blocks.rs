@@ -9,7 +9,16 @@ use std::{
 use serde_json::Value;
 use weir_tsdb::Sample;
 
-use super::harness::{Content, NodeSite, assert_same, now_ms, post, wait_for, write_request};
+use weir::objstore::{Bucket, BucketConfig, BucketOptions, install_crypto_provider};
+
+use super::{
+    buckets::{
+        self,
+        azurite::Azurite,
+        s3_server::{S3Server, Wire},
+    },
+    harness::{Content, NodeSite, assert_same, now_ms, post, wait_for, write_request},
+};
 
 const STEP_MS: i64 = 30_000;
 const SERIES: usize = 40;
@@ -55,17 +64,50 @@ fn meta(block: &Path) -> Value {
     serde_json::from_slice(&fs::read(block.join("meta.json")).unwrap()).unwrap()
 }
 
-/// A site that uploads to a folder.
-fn site_with_folder(dir: &Path) -> (NodeSite, PathBuf) {
-    let bucket = dir.join("bucket");
+/// A site that uploads to the bucket of a Thanos configuration.
+fn site_with_bucket(dir: &Path, yaml: &str) -> NodeSite {
     let config = dir.join("objstore.yml");
-    fs::write(&config, format!("type: FILESYSTEM\nconfig:\n  directory: {}\n", bucket.display())).unwrap();
-    let site = NodeSite::new(&dir.join("node"))
+    fs::write(&config, yaml).unwrap();
+    NodeSite::new(&dir.join("node"))
         .with_flag(format!("--objstore.config-file={}", config.display()))
         .with_flag("--hash-func=SHA256")
         .with_flag("--tsdb.maintenance-interval=50ms")
-        .with_flag("--shipper.interval=50ms");
-    (site, bucket)
+        .with_flag("--shipper.interval=50ms")
+}
+
+/// A site that uploads to a folder.
+fn site_with_folder(dir: &Path) -> (NodeSite, PathBuf) {
+    let bucket = dir.join("bucket");
+    let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {}\n", bucket.display());
+    (site_with_bucket(dir, &yaml), bucket)
+}
+
+/// Copies what is in the bucket of a Thanos configuration to the folder `to`, as it is now.
+async fn download(yaml: &str, to: &Path) {
+    install_crypto_provider();
+    let bucket = Bucket::open(&BucketConfig::parse(yaml).unwrap(), &BucketOptions::default()).unwrap();
+    let _ = fs::remove_dir_all(to);
+    for (name, data) in buckets::contents(&bucket).await {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, data).unwrap();
+    }
+}
+
+/// Waits until the bucket holds all blocks, and compares it with what the node has and serves.
+async fn check_uploads(site: &NodeSite, yaml: &str, scratch: &Path, sent: &Content) {
+    let node = site.start().await;
+    wait_for("all blocks in the bucket", async || {
+        download(yaml, scratch).await;
+        let local = blocks_in(&site.tenant_path("team-a"));
+        (local.len() >= 3 && complete_blocks_in(scratch) == local).then_some(())
+    })
+    .await;
+    node.stop();
+    check_bucket(site, scratch);
+    let node = site.start().await;
+    assert_same(&site.read("team-a", i64::MIN, i64::MAX).await, sent, "after uploads and kills");
+    node.stop();
 }
 
 /// The bucket holds each local block once, whole, with the meta that Thanos expects.
@@ -119,16 +161,57 @@ async fn blocks_arrive_in_a_folder_through_kills() {
         node.kill();
         node = site.start().await;
     }
-    wait_for("all blocks in the bucket", async || {
-        let local = blocks_in(&site.tenant_path("team-a"));
-        (local.len() >= 3 && complete_blocks_in(&bucket) == local).then_some(())
-    })
-    .await;
     node.stop();
-    check_bucket(&site, &bucket);
-    let node = site.start().await;
-    assert_same(&site.read("team-a", i64::MIN, i64::MAX).await, &sent, "after uploads and kills");
+    let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {}\n", bucket.display());
+    check_uploads(&site, &yaml, &temp.path().join("downloaded"), &sent).await;
+}
+
+/// kill -9 while a request of an upload hangs, at several places of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_arrive_in_s3_through_kills() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = S3Server::start(true).await;
+    let yaml = server.yaml("");
+    let site = site_with_bucket(temp.path(), &yaml);
+    // No block is cut and shipped before all is written: the first request hangs already.
+    server.plan(|_, _| Wire::Hang);
+    let mut node = site.start().await;
+    let sent = write_history(&site).await;
+    // Requests of three blocks: look for meta.json, put and check each file, meta.json last.
+    for number in [1, 0, 2, 4, 3, 6, 5] {
+        server.plan(move |asked, _| if asked == number { Wire::Hang } else { Wire::Serve });
+        node.kill();
+        node = site.start().await;
+        wait_for("a request that hangs", async || (server.asked().len() > number).then_some(())).await;
+    }
+    node.kill();
+    server.heal();
+    check_uploads(&site, &yaml, &temp.path().join("downloaded"), &sent).await;
+    // Nothing was stored twice since the last kill.
+    let mut puts: Vec<String> =
+        server.asked().into_iter().filter(|asked| asked.is_put()).map(|asked| asked.target).collect();
+    let all = puts.len();
+    puts.sort();
+    puts.dedup();
+    assert_eq!(puts.len(), all, "{puts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_arrive_in_azure_through_kills() {
+    let temp = tempfile::tempdir().unwrap();
+    let azurite = Azurite::start();
+    azurite.create_container().await;
+    let site = site_with_bucket(temp.path(), &azurite.yaml());
+    let mut node = site.start().await;
+    let sent = write_history(&site).await;
+    // Kills at different moments of cutting and uploading.
+    for delay_ms in [0, 11, 23, 47, 90] {
+        tokio::time::sleep(std::time::Duration::from_millis(delay_ms)).await;
+        node.kill();
+        node = site.start().await;
+    }
     node.stop();
+    check_uploads(&site, &azurite.yaml(), &temp.path().join("downloaded"), &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod blocks;
+#[path = "../common/buckets/mod.rs"]
+mod buckets;
 #[path = "../common/copy_dir.rs"]
 mod copy_dir;
 mod harness;

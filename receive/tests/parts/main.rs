@@ -1,6 +1,8 @@
 //! The parts of a node with real databases, servers and buckets, each without the rest: the write
 //! path, tenants, StoreAPI, uploads.
 
+#[path = "../common/buckets/mod.rs"]
+mod buckets;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/copy_dir.rs"]

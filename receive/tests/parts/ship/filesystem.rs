@@ -19,7 +19,7 @@ async fn blocks_arrive_as_files() {
     assert!(report.is_done() && report.failed.is_empty(), "{report:?}");
     let files = files_below(&root.path().join("bucket/p"));
     tenant.check_bucket(&files, &[BLOCK_1, BLOCK_2]);
-    assert_eq!(files, bucket_contents(&bucket).await);
+    assert_eq!(files, crate::buckets::contents(&bucket).await);
 }
 
 #[tokio::test]

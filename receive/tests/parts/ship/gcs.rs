@@ -3,7 +3,7 @@
 
 use weir::objstore::{Bucket, BucketConfig};
 
-use crate::ship::{s3_server::*, support::*};
+use crate::{buckets::s3_server::*, ship::support::*};
 
 #[tokio::test]
 async fn blocks_arrive() {
@@ -18,7 +18,7 @@ async fn blocks_arrive() {
         Bucket::open_with_env(&BucketConfig::parse(&yaml).unwrap(), &impatient(), &|_| None).unwrap();
     let report = tenant.shipper(&bucket).sync().await;
     assert!(report.is_done() && report.failed.is_empty(), "{report:?}");
-    tenant.check_bucket(&bucket_contents(&bucket).await, &[BLOCK_1, BLOCK_2]);
+    tenant.check_bucket(&crate::buckets::contents(&bucket).await, &[BLOCK_1, BLOCK_2]);
     std::fs::remove_file(tenant.dir.join("thanos.shipper.json")).unwrap();
     assert_eq!(tenant.shipper(&bucket).sync().await.already_there.len(), 2);
 

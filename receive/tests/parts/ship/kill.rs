@@ -7,7 +7,10 @@ use weir::{
     ship::{Shipper, ShipperConfig},
 };
 
-use crate::ship::{s3::small_tenant, s3_server::*, support::*};
+use crate::{
+    buckets::s3_server::*,
+    ship::{s3::small_tenant, support::*},
+};
 
 const CHILD_DIR: &str = "WEIR_TEST_SHIP_CHILD_DIR";
 const CHILD_CONFIG: &str = "WEIR_TEST_SHIP_CHILD_CONFIG";
@@ -51,7 +54,7 @@ async fn killed_at_every_request() {
         server.heal();
         let config = BucketConfig::parse(&server.yaml("")).unwrap();
         let bucket = Bucket::open(&config, &impatient()).unwrap();
-        let before = bucket_contents(&bucket).await;
+        let before = crate::buckets::contents(&bucket).await;
         server.heal();
         let report = tenant.shipper(&bucket).sync().await;
         assert!(report.is_done() && report.failed.is_empty(), "killed at {number}: {report:?}");
@@ -62,7 +65,7 @@ async fn killed_at_every_request() {
             .map(|asked| asked.target.trim_start_matches(&format!("/{BUCKET}/")).to_owned())
             .collect();
         sent.sort();
-        let after = bucket_contents(&bucket).await;
+        let after = crate::buckets::contents(&bucket).await;
         tenant.check_bucket(&after, &[BLOCK_1]);
         let missing: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
         assert_eq!(sent.iter().collect::<Vec<_>>(), missing, "killed at {number}");

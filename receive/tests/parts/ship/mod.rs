@@ -13,5 +13,4 @@ mod resume;
 mod rounds;
 mod run_loop;
 mod s3;
-mod s3_server;
 mod support;

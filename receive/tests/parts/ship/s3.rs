@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use weir::objstore::{Bucket, BucketConfig, BucketOptions};
 
-use crate::ship::{s3_server::*, support::*};
+use crate::{buckets::s3_server::*, ship::support::*};
 
 fn open(server: &S3Server, more: &str, options: &BucketOptions) -> Bucket {
     let config = BucketConfig::parse(&server.yaml(more)).unwrap();
@@ -28,7 +28,7 @@ async fn blocks_arrive_below_the_prefix() {
     assert_eq!(bucket.name(), BUCKET);
     let report = tenant.shipper(&bucket).sync().await;
     assert!(report.is_done() && report.failed.is_empty(), "{report:?}");
-    tenant.check_bucket(&bucket_contents(&bucket).await, &[BLOCK_1, BLOCK_2]);
+    tenant.check_bucket(&crate::buckets::contents(&bucket).await, &[BLOCK_1, BLOCK_2]);
     assert!(server.root.path().join(BUCKET).join("team/blocks").join(BLOCK_1).join("meta.json").exists());
     bucket.delete(&format!("{BLOCK_1}/meta.json")).await.unwrap();
     assert!(!bucket.exists(&format!("{BLOCK_1}/meta.json")).await.unwrap());
@@ -77,7 +77,7 @@ async fn short_outages_are_retried_inside_a_call() {
         let report = tenant.shipper(&bucket).sync().await;
         assert!(report.is_done() && report.failed.is_empty(), "{wire:?} {report:?}");
         server.heal();
-        tenant.check_bucket(&bucket_contents(&bucket).await, &[BLOCK_1, BLOCK_2]);
+        tenant.check_bucket(&crate::buckets::contents(&bucket).await, &[BLOCK_1, BLOCK_2]);
     }
 }
 
@@ -131,7 +131,7 @@ async fn faults_at_every_request_are_mended_by_the_next_round() {
 
             // Whatever happened, what shows is whole, and only that is listed.
             server.heal();
-            let objects = bucket_contents(&bucket).await;
+            let objects = crate::buckets::contents(&bucket).await;
             if objects.contains_key(&format!("{BLOCK_1}/meta.json")) {
                 tenant.check_bucket(&objects, &[BLOCK_1]);
             } else {
@@ -140,7 +140,7 @@ async fn faults_at_every_request_are_mended_by_the_next_round() {
             let report = tenant.shipper(&bucket).sync().await;
             assert!(report.is_done() && report.failed.is_empty(), "{wire:?} at {number}: {report:?}");
             assert_eq!(tenant.listed(), [BLOCK_1]);
-            tenant.check_bucket(&bucket_contents(&bucket).await, &[BLOCK_1]);
+            tenant.check_bucket(&crate::buckets::contents(&bucket).await, &[BLOCK_1]);
         }
     }
 }

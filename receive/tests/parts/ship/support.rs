@@ -165,17 +165,6 @@ pub async fn contents(store: &dyn ObjectStore) -> BTreeMap<String, Vec<u8>> {
     contents
 }
 
-/// All objects of a bucket by their names.
-pub async fn bucket_contents(bucket: &Bucket) -> BTreeMap<String, Vec<u8>> {
-    let mut contents = BTreeMap::new();
-    for object in bucket.list("").await.unwrap() {
-        let data = bucket.get(&object.name, u64::MAX).await.unwrap();
-        assert_eq!(data.len() as u64, object.size);
-        contents.insert(object.name, data.to_vec());
-    }
-    contents
-}
-
 /// Options with which tests do not wait for retries of the library.
 pub fn impatient() -> BucketOptions {
     BucketOptions {
