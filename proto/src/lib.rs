@@ -6,9 +6,10 @@
 //! instance.
 //!
 //! [`remote_write`] reads the same bytes as [`prometheus::WriteRequest`] without copying them; it is
-//! what the write path uses.
+//! what the write path uses. [`replication`] writes and reads the frames between nodes.
 
 pub mod remote_write;
+pub mod replication;
 
 /// Remote write 1.0 (protobuf package `prometheus`).
 #[allow(missing_docs, unused_qualifications, clippy::all)]
@@ -25,6 +26,12 @@ pub mod thanos {
     pub mod info {
         include!("generated/thanos.info.rs");
     }
+}
+
+/// Replication between nodes (protobuf package `weir.replication`).
+#[allow(missing_docs, unused_qualifications, clippy::all)]
+pub mod weir_replication {
+    include!("generated/weir.replication.rs");
 }
 
 pub use thanos::info;

@@ -9,8 +9,13 @@ use anyhow::{Context, bail, ensure};
 use prost::Message as _;
 
 /// The files to compile; what they import comes along.
-const PROTO_FILES: [&str; 4] =
-    ["prometheus/remote_write.proto", "thanos/labels.proto", "thanos/store.proto", "thanos/info.proto"];
+const PROTO_FILES: [&str; 5] = [
+    "prometheus/remote_write.proto",
+    "thanos/labels.proto",
+    "thanos/store.proto",
+    "thanos/info.proto",
+    "weir/replication.proto",
+];
 
 /// Name of the encoded `FileDescriptorSet`, for gRPC reflection.
 const DESCRIPTORS: &str = "descriptors.bin";
@@ -30,6 +35,7 @@ pub fn generate(include: &Path) -> anyhow::Result<Files> {
     let scratch = tempfile::tempdir().context("creating a temporary folder")?;
     tonic_prost_build::configure()
         .bytes(".thanos.Chunk.data")
+        .bytes(".weir.replication.ReplicateRequest.frame")
         .emit_rerun_if_changed(false)
         .out_dir(scratch.path())
         .compile_fds(descriptors.clone())
