@@ -26,7 +26,9 @@ fn descriptors_list_every_service_and_import() {
             "/thanos.Store/LabelNames",
             "/thanos.Store/LabelValues",
             "/thanos.Store/Series",
-            "/thanos.info.Info/Info"
+            "/thanos.info.Info/Info",
+            "/weir.replication.Replication/Ping",
+            "/weir.replication.Replication/Replicate",
         ]
     );
     assert_eq!(thanos::store_server::SERVICE_NAME, "thanos.Store");
