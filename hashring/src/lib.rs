@@ -1,8 +1,9 @@
 //! Placement of series on nodes.
 //!
-//! Knows labels as text and nothing of storage, remote write or HTTP. So far it holds the hash that
-//! decides where a series belongs; a node on its own places everything on itself.
+//! Knows labels as text and nothing of storage, remote write or HTTP. [`static_ring`] places series by
+//! the ring files of Thanos.
 
 mod series_hash;
+pub mod static_ring;
 
 pub use series_hash::series_hash;

@@ -44,7 +44,7 @@ mod error;
 mod series;
 
 pub use error::{WireError, WireErrorKind};
-pub use series::{LabelIter, SampleIter, SeriesWire};
+pub use series::{LabelIter, SampleIter, SeriesWire, label_iter};
 
 use check::METADATA;
 use cursor::Cursor;

@@ -58,6 +58,27 @@ pub enum WriteError {
         /// What is wrong with its database.
         cause: Arc<str>,
     },
+    /// Too few owners have some of the series.
+    #[error("Service Unavailable: {missed} of {series} series are not stored by enough nodes")]
+    NoQuorum {
+        /// Series that must be sent again.
+        missed: usize,
+        /// All series of the request.
+        series: usize,
+    },
+    /// The ring file has no ring for the tenant.
+    #[error("Service Unavailable: no ring takes tenant {0}")]
+    NoRing(TenantName),
+    /// The replica header counts more copies than there are.
+    #[error(
+        "could not parse replica header: {replica} is more than the {replication_factor} copies of a series"
+    )]
+    ReplicaTooHigh {
+        /// What it says.
+        replica: u64,
+        /// Copies of each series.
+        replication_factor: usize,
+    },
     /// The replica header is not a number.
     #[error("could not parse replica header: {0:?} is not a number")]
     ReplicaHeader(String),
@@ -169,7 +190,11 @@ impl WriteError {
             Self::TenantUnavailable { .. } => {
                 ("tenant-unavailable", StatusCode::SERVICE_UNAVAILABLE, Unavailable)
             }
-            Self::ReplicaHeader(_) => ("replica-invalid", StatusCode::BAD_REQUEST, InvalidArgument),
+            Self::ReplicaHeader(_) | Self::ReplicaTooHigh { .. } => {
+                ("replica-invalid", StatusCode::BAD_REQUEST, InvalidArgument)
+            }
+            Self::NoQuorum { .. } => ("no-quorum", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
+            Self::NoRing(_) => ("no-ring", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
             Self::ContentEncoding(_) => {
                 ("encoding-unsupported", StatusCode::UNSUPPORTED_MEDIA_TYPE, Unimplemented)
             }

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod node;
 pub mod objstore;
 pub mod readiness;
+pub mod replicate;
 pub mod ship;
 pub mod store_api;
 pub mod telemetry;

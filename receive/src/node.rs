@@ -26,6 +26,7 @@ pub mod data_dir;
 mod error;
 pub mod limits;
 pub mod parts;
+mod ring;
 pub mod tasks;
 mod uploads;
 

@@ -20,7 +20,7 @@ pub use maintenance::MayDelete;
 pub use metrics::{RequestFigures, WriteMetrics};
 pub use name::{InvalidTenantName, TENANT_NAME_BYTES_MAX, TenantName};
 pub use open::TenantsError;
-pub use series_table::{SeriesKey, SeriesLookup, SeriesTable};
+pub use series_table::{KnownSeries, SeriesKey, SeriesLookup, SeriesTable};
 pub use tenant::Tenant;
 
 use std::{

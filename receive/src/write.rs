@@ -7,15 +7,17 @@
 //! 3. `body`: read, bounded, into a pooled buffer; its claim to decoded size judged;
 //! 4. a turn: a semaphore of about as many permits as cores, so that requests under way are few
 //!    and finish, instead of many that wait for each other;
-//! 5. `ingest`: decompress, walk (`plan`), append, on a thread for blocking work; from here on
-//!    the request is not cancelled when its connection is;
-//! 6. the durability ticket is settled, without holding the turn;
+//! 5. `ingest`: decompress, walk (`plan`), on a ring send copies to other owners (`distribute`),
+//!    append, on a thread for blocking work; from here on the request is not cancelled when its
+//!    connection is;
+//! 6. the durability ticket is settled, on a ring a quorum is awaited, without holding the turn;
 //! 7. the answer ([`crate::answer`]).
 //!
 //! A tenant comes to be with its first write that leaves something to store, not before.
 
 mod admission;
 mod body;
+mod distribute;
 mod headers;
 mod ingest;
 mod key;
@@ -30,18 +32,22 @@ pub use labels::LabelLimits;
 pub use request::router;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use http::HeaderName;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::tenants::{TenantName, Tenants, WriteMetrics};
+use crate::{
+    replicate::{
+        Peers,
+        routing::{Routing, TenantRing},
+    },
+    tenants::{TenantName, Tenants, WriteMetrics},
+};
 use admission::Admission;
 use ingest::Scratch;
 use key::SeriesKeys;
@@ -79,6 +85,9 @@ pub struct WriteConfig {
     pub turn_timeout: Duration,
     /// What refused senders are told to wait.
     pub retry_after: Duration,
+    /// Longest wait for the copies of a request, from the moment they are sent
+    /// (`--receive-forward-timeout`).
+    pub forward_timeout: Duration,
 }
 
 impl Default for WriteConfig {
@@ -98,6 +107,7 @@ impl Default for WriteConfig {
             body_timeout: Duration::from_secs(30),
             turn_timeout: Duration::from_secs(5),
             retry_after: Duration::from_secs(1),
+            forward_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -107,13 +117,23 @@ pub fn default_concurrency() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// What a request is judged and placed by, from its begin to its end.
+#[derive(Debug)]
+struct Rules {
+    /// Entries of the series tables hold for one generation.
+    generation: u32,
+    /// The ring, if there is one.
+    routing: Option<Arc<Routing>>,
+}
+
 /// The state of the write path, shared by all requests.
 #[derive(Debug)]
 pub struct WriteState {
     config: WriteConfig,
     tenants: Arc<Tenants>,
-    /// Generation of what labels are judged by; entries of the series tables hold for one.
-    generation: AtomicU32,
+    rules: ArcSwap<Rules>,
+    /// Other nodes, if there may be a ring.
+    peers: Option<Arc<Peers>>,
     keys: SeriesKeys,
     admission: Arc<Admission>,
     turns: Arc<Semaphore>,
@@ -128,12 +148,18 @@ pub struct WriteState {
 impl WriteState {
     /// A write path into `tenants`. Made after the metrics recorder is installed.
     pub fn new(config: WriteConfig, tenants: Arc<Tenants>) -> Arc<Self> {
+        Self::with_peers(config, tenants, None)
+    }
+
+    /// A write path that may get a ring, with the nodes that others are.
+    pub fn with_peers(config: WriteConfig, tenants: Arc<Tenants>, peers: Option<Arc<Peers>>) -> Arc<Self> {
         let one_request = config.body_bytes_max.saturating_add(config.decoded_bytes_max);
         let in_flight = config.bytes_in_flight_max.max(one_request);
         let concurrency = config.concurrency.max(1);
         Arc::new(Self {
             tenants,
-            generation: AtomicU32::new(0),
+            rules: ArcSwap::from_pointee(Rules { generation: 0, routing: None }),
+            peers,
             keys: SeriesKeys::new(),
             admission: Admission::new(in_flight),
             turns: Arc::new(Semaphore::new(concurrency)),
@@ -172,14 +198,26 @@ impl WriteState {
         self.jobs.wait().await;
     }
 
+    /// Places series by `routing` from now on; requests under way end with the one they began with.
+    /// Forgets all that was decided about label sets before.
+    pub fn set_routing(&self, routing: Arc<Routing>) {
+        self.rules.rcu(|rules| Rules { generation: rules.generation + 1, routing: Some(routing.clone()) });
+    }
+
     /// To be called after a change of what labels are judged by: forgets all that was decided about
     /// label sets before.
     pub fn forget_series(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.rules.rcu(|rules| Rules { generation: rules.generation + 1, routing: rules.routing.clone() });
     }
 
-    fn judge(&self, now: SystemTime) -> Judge<'_> {
+    /// The ring that series are placed by.
+    pub fn routing(&self) -> Option<Arc<Routing>> {
+        self.rules.load().routing.clone()
+    }
+
+    fn judge<'a>(&'a self, now: SystemTime, ring: Option<(&'a TenantRing, &'a str)>) -> Judge<'a> {
         Judge {
+            ring,
             keys: &self.keys,
             limits: &self.config.labels,
             latest_ms: latest_ms(self.config.future_window, now),

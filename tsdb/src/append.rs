@@ -13,6 +13,11 @@ pub struct SeriesHandle {
     pub(crate) series: SeriesRef,
 }
 
+impl SeriesHandle {
+    /// The handle of no series; always outdated.
+    pub const NONE: Self = Self { slot: u32::MAX, series: SeriesRef(0) };
+}
+
 /// Why a sample was refused. None of these can be mended by sending it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefuseReason {
@@ -44,6 +49,8 @@ pub(crate) enum Target {
     New(u32),
     /// A handle that no longer finds its series; its samples were not stored.
     Outdated,
+    /// The series is stored by others. Index into the batch's label sets, if it was given by them.
+    Elsewhere(Option<u32>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +91,16 @@ impl AppendBatch {
         self.push_target(Target::New((self.labels.len() - 1) as u32));
     }
 
+    /// Begins the samples of a series that is not stored here. They are passed over by the append,
+    /// but can be read from the batch like those of all others.
+    pub fn push_elsewhere(&mut self, labels: Option<Labels>) {
+        let index = labels.map(|labels| {
+            self.labels.push(labels);
+            (self.labels.len() - 1) as u32
+        });
+        self.push_target(Target::Elsewhere(index));
+    }
+
     fn push_target(&mut self, target: Target) {
         self.series.push(BatchSeries { target, samples_end: self.samples.len() as u32 });
     }
@@ -118,18 +135,23 @@ impl AppendBatch {
     /// Before the append: the labels of series number `series`, if it was given by them.
     pub fn labels(&self, series: usize) -> Option<&Labels> {
         match self.series.get(series)?.target {
-            Target::New(index) => self.labels.get(index as usize),
-            Target::Known(_) | Target::Outdated => None,
+            Target::New(index) | Target::Elsewhere(Some(index)) => self.labels.get(index as usize),
+            Target::Known(_) | Target::Outdated | Target::Elsewhere(None) => None,
         }
     }
 
     /// After the append: the handle of series number `series`, to be used from now on. `None` if
-    /// its handle was outdated.
+    /// its handle was outdated, or the series is not stored here.
     pub fn handle(&self, series: usize) -> Option<SeriesHandle> {
         match self.series.get(series)?.target {
             Target::Known(handle) => Some(handle),
-            Target::New(_) | Target::Outdated => None,
+            Target::New(_) | Target::Outdated | Target::Elsewhere(_) => None,
         }
+    }
+
+    /// True if series number `series` is not stored here.
+    pub fn is_elsewhere(&self, series: usize) -> bool {
+        self.series.get(series).is_some_and(|entry| matches!(entry.target, Target::Elsewhere(_)))
     }
 
     /// After the append: the samples that were refused, in the order they were sent.

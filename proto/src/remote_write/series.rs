@@ -99,6 +99,13 @@ impl<'a> SeriesWire<'a> {
         self.labels_contiguous.then_some(self.labels.rest)
     }
 
+    /// Where [`Self::label_bytes`] lie in the body.
+    #[inline]
+    pub fn label_range(&self) -> Option<std::ops::Range<usize>> {
+        let start = self.labels.offset();
+        self.labels_contiguous.then(|| start..start + self.labels.rest.len())
+    }
+
     /// The labels as sent: not sorted, not checked for UTF-8, repeats or empty names.
     #[inline]
     pub fn labels(&self) -> LabelIter<'a> {
@@ -187,6 +194,11 @@ fn short_field(rest: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
 
 /// Name and value.
 type Label<'a> = (&'a [u8], &'a [u8]);
+
+/// The labels in `label_bytes`, as [`SeriesWire::label_bytes`] gave them.
+pub fn label_iter(label_bytes: &[u8]) -> LabelIter<'_> {
+    LabelIter { cursor: Cursor::new(label_bytes) }
+}
 
 /// Iterator over the labels of a series: name and value, raw bytes, an absent one empty.
 ///

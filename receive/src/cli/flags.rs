@@ -151,20 +151,32 @@ const TLS: &[Flag] = &[
 ];
 
 const ROUTING: &[Flag] = &[
-    flag("receive.hashrings-file", Text, "", "Ring file, watched for changes.").not_built(),
-    flag("receive.hashrings", Text, "", "Content of a ring file.").not_built(),
+    flag(
+        "receive.hashrings-file",
+        Text,
+        "",
+        "Ring file (JSON), watched for changes; one that cannot be used changes nothing.",
+    ),
+    flag("receive.hashrings", Text, "", "Content of a ring file; --receive.hashrings-file goes first."),
     flag(
         "receive.hashrings-algorithm",
         Choice(&["hashmod", "ketama"]),
         "hashmod",
         "Placement of rings that name none.",
-    )
-    .no_effect(NEEDS_RING),
-    flag("receive.hashrings-file-refresh-interval", Duration, "5m", "How often the ring file is read again.")
-        .no_effect(NEEDS_RING),
-    flag("receive.local-endpoint", Text, "", "This node's address as the ring names it.")
-        .no_effect(NEEDS_RING),
-    flag("receive.replication-factor", Count, "1", "Copies of each series.").not_built(),
+    ),
+    flag(
+        "receive.hashrings-file-refresh-interval",
+        Duration,
+        "5m",
+        "How often the ring file is looked at, at least every 10 seconds.",
+    ),
+    flag(
+        "receive.local-endpoint",
+        Text,
+        "",
+        "This node's gRPC address as the ring names it; a node with a ring and without it only routes.",
+    ),
+    flag("receive.replication-factor", Count, "1", "Copies of each series."),
     flag(
         "receive.replica-header",
         Text,
@@ -189,12 +201,25 @@ const ROUTING: &[Flag] = &[
         "Where to take Cap'n Proto replication; nothing is opened.",
     )
     .not_built(),
-    flag("receive-forward-timeout", Duration, "5s", "Time limit of a forward.")
-        .hidden()
-        .no_effect(NEEDS_RING),
-    flag("receive-forward-max-backoff", Duration, "5s", "Longest pause before a peer is tried again.")
-        .hidden()
-        .no_effect(NEEDS_RING),
+    flag(
+        "receive-forward-timeout",
+        Duration,
+        "5s",
+        "How long a request waits for its copies; then it is answered 503.",
+    ),
+    flag("receive-forward-max-backoff", Duration, "5s", "Longest pause before a peer is connected to again."),
+    flag(
+        "replication.window-bytes",
+        Bytes,
+        "32MiB",
+        "Bytes sent to a peer and not answered; beyond it, copies for that peer are missed.",
+    ),
+    flag(
+        "replication.failure-timeout",
+        Duration,
+        "700ms",
+        "How long a peer may be silent before its copies count as missed at once.",
+    ),
     flag("receive.artificial-max-delay", Duration, "0s", "Test aid: delays writes.").hidden().not_built(),
     flag("receive.relabel-config", Text, "", "Relabel rules for all tenants.").not_built(),
     flag("receive.relabel-config-file", Text, "", "File with relabel rules for all tenants.").not_built(),

@@ -13,14 +13,20 @@ use tonic::{
 };
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service;
-use weir_proto::{info::info_server::InfoServer, thanos::store_server::StoreServer};
+use weir_proto::{
+    info::info_server::InfoServer, thanos::store_server::StoreServer,
+    weir_replication::replication_server::ReplicationServer,
+};
 
 use super::{
     MESSAGE_BYTES_MAX,
     health::{HealthApi, Ready},
     metrics::{Metered, MethodTable},
 };
-use crate::store_api::{InfoApi, StoreApi};
+use crate::{
+    replicate::receiver::Receiver,
+    store_api::{InfoApi, StoreApi},
+};
 
 /// Descriptors of everything that may be served.
 const DESCRIPTORS: [&[u8]; 4] = [
@@ -72,6 +78,12 @@ impl GrpcServices {
             .accept_compressed(CompressionEncoding::Zstd)
             .max_encoding_message_size(usize::MAX);
         self.add_service(store).add_service(info)
+    }
+
+    /// Adds the receiving end of replication.
+    pub fn add_receiver(self, receiver: Receiver) -> Self {
+        let receiver = ReplicationServer::new(receiver).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        self.add_service(receiver)
     }
 
     /// All services with health, reflection and metrics. Health turns to `NOT_SERVING` when

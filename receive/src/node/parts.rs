@@ -9,20 +9,26 @@ use std::{
 };
 
 use axum::{Router, extract::Request, response::Response};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use weir_tsdb::{
     db::{DbOptions, DbStats},
-    fs::StdFs,
+    fs::{Fs, MemFs, StdFs},
 };
 
-use super::{NodeError, tasks::TaskSet, uploads::Uploads};
+use super::{NodeError, ring::RingKeeper, tasks::TaskSet, uploads::Uploads};
 use crate::{
-    config::Config,
+    config::{Config, RingConfig},
     grpc::{self, GrpcConfig, GrpcServices},
     objstore::{Bucket, BucketConfig, BucketOptions},
     readiness::Readiness,
+    replicate::{
+        Peers,
+        peer::PeerOptions,
+        receiver::{Receiver, ReceiverOptions},
+    },
     store_api::{InfoApi, StoreApi, StoreLimits, TenantSource, TenantView},
     telemetry::{
         Telemetry,
@@ -39,6 +45,8 @@ pub struct Parts {
     readiness: Readiness,
     uploads: Option<Arc<Uploads>>,
     opened: Arc<OnceLock<Opened>>,
+    /// Other nodes; `None` for a node on its own.
+    peers: Option<Arc<Peers>>,
 }
 
 /// What is there once the tenants are open. Before that writes are answered 503 and reads fail.
@@ -47,6 +55,8 @@ struct Opened {
     tenants: Arc<Tenants>,
     write: Arc<WriteState>,
     write_router: Router,
+    /// Taken by the task that watches the ring.
+    ring: Mutex<Option<RingKeeper>>,
 }
 
 impl Parts {
@@ -72,7 +82,8 @@ impl Parts {
             opened: opened.clone(),
             readiness: readiness.clone(),
         }));
-        Ok(Self { config, readiness, uploads, opened })
+        let peers = config.ring.as_ref().map(|ring| Peers::new(peer_options(ring)));
+        Ok(Self { config, readiness, uploads, opened, peers })
     }
 
     /// The routes of the write port. Served at once, with the gate of [`Readiness`] before them.
@@ -102,8 +113,13 @@ impl Parts {
             request_samples: self.config.read.max_samples.unwrap_or(0),
         };
         let readiness = self.readiness.clone();
-        let services = GrpcServices::new(move || readiness.is_ready())
-            .add_store(StoreApi::new(source.clone(), limits), InfoApi::new(source));
+        let stores = self.config.ring.as_ref().is_none_or(|ring| ring.local_endpoint.is_some());
+        let mut services = GrpcServices::new(move || readiness.is_ready());
+        if stores {
+            services = services
+                .add_store(StoreApi::new(source.clone(), limits), InfoApi::new(source))
+                .add_receiver(self.receiver(shutdown.clone()));
+        }
         let config = GrpcConfig {
             grace_period: grace,
             max_connection_age: self.config.grpc.max_connection_age.unwrap_or_default(),
@@ -112,6 +128,16 @@ impl Parts {
         async move {
             grpc::serve(listener, services, shutdown, config).await;
         }
+    }
+
+    /// The receiving end of replication.
+    fn receiver(&self, stop: CancellationToken) -> Receiver {
+        let (opened, readiness) = (self.opened.clone(), self.readiness.clone());
+        let tenants = move || {
+            let opened = opened.get().filter(|_| readiness.is_ready())?;
+            Some(opened.tenants.clone())
+        };
+        Receiver::new(tenants, ReceiverOptions::default(), stop)
     }
 
     /// Opens all tenants of `config.tsdb.path` and sets the write path. The node is ready when this
@@ -123,11 +149,26 @@ impl Parts {
         let default_tenant = TenantName::new(&self.config.tenancy.default_tenant)
             .map_err(NodeError::part("--receive.default-tenant-id"))?;
         let tenants = Tenants::open(self.tenants_config()).await.map_err(NodeError::part("tenants"))?;
-        let write = WriteState::new(self.write_config(default_tenant), tenants.clone());
+        let config = self.write_config(default_tenant);
+        let write = WriteState::with_peers(config, tenants.clone(), self.peers.clone());
+        let ring = self.ring(&write).await?;
         let write_router = write::router(write.clone());
-        let set = self.opened.set(Opened { tenants, write, write_router });
+        let set = self.opened.set(Opened { tenants, write, write_router, ring: Mutex::new(ring) });
         assert!(set.is_ok(), "a node is opened once");
         Ok(())
+    }
+
+    /// Puts the ring in force that is there at start.
+    async fn ring(&self, write: &WriteState) -> Result<Option<RingKeeper>, NodeError> {
+        let Some((config, peers)) = self.config.ring.clone().zip(self.peers.clone()) else { return Ok(None) };
+        let keeper = RingKeeper::new(config, self.config.replication_factor, peers);
+        let (keeper, read) = keeper.read().await;
+        if let Some(routing) = read.map_err(NodeError::part("--receive.hashrings"))? {
+            let stamp = routing.stamp();
+            tracing::info!(nodes = routing.members().len(), digest = stamp.digest, "the ring is in force");
+            write.set_routing(routing);
+        }
+        Ok(Some(keeper))
     }
 
     fn tenants_config(&self) -> TenantsConfig {
@@ -140,7 +181,10 @@ impl Parts {
             lock_file: tsdb.lock_file,
             ..DbOptions::default()
         };
-        let mut config = TenantsConfig::new(tsdb.path.clone(), Arc::new(StdFs), db);
+        // A router stores nothing; what it keeps of tenants needs no directory.
+        let is_router = self.config.ring.as_ref().is_some_and(|ring| ring.local_endpoint.is_none());
+        let fs: Arc<dyn Fs> = if is_router { Arc::new(MemFs::new()) } else { Arc::new(StdFs) };
+        let mut config = TenantsConfig::new(tsdb.path.clone(), fs, db);
         config.external_labels = self.config.external_labels.clone();
         config.tenant_label = self.config.tenancy.tenant_label.clone();
         config.tenants_max = self.config.tenancy.max_count.map_or(usize::MAX, |count| count as usize);
@@ -172,12 +216,16 @@ impl Parts {
             body_timeout: config.body_timeout,
             turn_timeout: config.queue_timeout,
             retry_after: config.retry_after,
+            forward_timeout: self.config.ring.as_ref().map_or(Duration::ZERO, |ring| ring.forward_timeout),
         }
     }
 
     /// Starts what runs beside requests. Each task ends soon after `stop` is cancelled.
     pub fn spawn_background(&self, tasks: &mut TaskSet, stop: &CancellationToken) {
-        let Some(Opened { tenants, .. }) = self.opened.get() else { return };
+        let Some(Opened { tenants, write, ring, .. }) = self.opened.get() else { return };
+        if let Some(ring) = ring.lock().take() {
+            tasks.spawn("ring", ring.watch(write.clone(), stop.clone()));
+        }
         let may_delete: MayDelete = match self.uploads.clone() {
             Some(uploads) => Arc::new(move |tenant, ulid| uploads.is_uploaded(tenant, ulid)),
             None => Arc::new(|_, _| true),
@@ -193,8 +241,22 @@ impl Parts {
     pub async fn close(&self) {
         if let Some(Opened { tenants, write, .. }) = self.opened.get() {
             write.drain().await;
+            if let Some(peers) = &self.peers {
+                peers.stop();
+            }
             tenants.close().await;
         }
+    }
+}
+
+fn peer_options(ring: &RingConfig) -> PeerOptions {
+    PeerOptions {
+        sender: ring.local_endpoint.clone().unwrap_or_else(|| "router".to_owned()),
+        window_bytes: ring.window_bytes,
+        ping_interval: ring.failure_timeout / 4,
+        failure_timeout: ring.failure_timeout,
+        backoff_max: ring.backoff_max,
+        ..PeerOptions::default()
     }
 }
 

@@ -123,8 +123,8 @@ pub(super) fn describe(recorder: &impl Recorder) {
 
 /// Sets what must be there before anything happened: alerts divide by these. A node without a
 /// ring forwards nothing, but each write it stores is a replication of one.
-pub fn register_at_start(replication_factor: u32) {
-    metrics::gauge!("thanos_receive_replication_factor").set(f64::from(replication_factor));
+pub fn register_at_start(replication_factor: usize) {
+    metrics::gauge!("thanos_receive_replication_factor").set(replication_factor as f64);
     for result in ["success", "error"] {
         metrics::counter!("thanos_receive_replications_total", "result" => result).increment(0);
         metrics::counter!("thanos_receive_forward_requests_total", "result" => result).increment(0);

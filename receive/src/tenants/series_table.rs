@@ -12,7 +12,7 @@
 //!
 //! Entries hold for one generation of the configuration that judged the labels. A change of it
 //! empties the table. Handles may be outdated (their series left the head); the head recognises
-//! that, and the caller removes the key.
+//! that, and the caller updates them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -29,6 +29,22 @@ impl SeriesKey {
     fn bucket_hash(self) -> u64 {
         self.0 as u64
     }
+}
+
+/// What is known of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownSeries {
+    /// Where the database finds it; [`SeriesHandle::NONE`] if it is stored elsewhere.
+    pub handle: SeriesHandle,
+    /// Its slot of the ring; 0 without a ring.
+    pub slot: u32,
+    /// The number under which it travels to other nodes, or [`Self::NO_NUMBER`].
+    pub number: u32,
+}
+
+impl KnownSeries {
+    /// The number of a series that never travels.
+    pub const NO_NUMBER: u32 = u32::MAX;
 }
 
 /// Ticks after which an unused entry goes in a routine sweep: an hour.
@@ -53,11 +69,13 @@ struct State<V> {
     generation: u32,
     /// Tick of the last sweep for want of room, so that a full table is swept once per tick.
     swept_full: Option<u32>,
+    /// Values that were replaced, dropped or found no room, until somebody asks for them.
+    displaced: Vec<V>,
 }
 
 /// A bounded map from [`SeriesKey`] to what is known of the series; see the module's page.
 #[derive(Debug)]
-pub struct SeriesTable<V = SeriesHandle> {
+pub struct SeriesTable<V = KnownSeries> {
     state: RwLock<State<V>>,
     tick: AtomicU32,
     capacity: usize,
@@ -65,7 +83,7 @@ pub struct SeriesTable<V = SeriesHandle> {
 
 /// The table, locked for look-ups.
 #[derive(Debug)]
-pub struct SeriesLookup<'a, V = SeriesHandle> {
+pub struct SeriesLookup<'a, V = KnownSeries> {
     /// `None` if the table holds another generation.
     state: Option<RwLockReadGuard<'a, State<V>>>,
     tick: u32,
@@ -82,7 +100,8 @@ fn rehash<V>(entry: &Entry<V>) -> u64 {
 impl<V: Copy> SeriesTable<V> {
     /// An empty table of at most `capacity` entries. Takes no memory before it is used.
     pub fn new(capacity: usize) -> Self {
-        let state = State { entries: HashTable::new(), generation: 0, swept_full: None };
+        let state =
+            State { entries: HashTable::new(), generation: 0, swept_full: None, displaced: Vec::new() };
         Self { state: RwLock::new(state), tick: AtomicU32::new(0), capacity }
     }
 
@@ -100,10 +119,14 @@ impl<V: Copy> SeriesTable<V> {
         let tick = self.tick.load(Ordering::Relaxed);
         let mut state = self.state.write();
         if generation < state.generation {
+            state.displaced.extend(entries.into_iter().map(|(_, value)| value));
             return 0;
         }
         if generation > state.generation {
-            *state = State { entries: HashTable::new(), generation, swept_full: None };
+            let entries = std::mem::take(&mut state.entries);
+            state.displaced.extend(entries.into_iter().map(|entry| entry.value));
+            state.generation = generation;
+            state.swept_full = None;
         }
         let mut left_out = 0;
         for (key, value) in entries {
@@ -113,26 +136,46 @@ impl<V: Copy> SeriesTable<V> {
             }
             let has_room = state.entries.len() < self.capacity;
             let halves = split(key);
-            match state.entries.entry(key.bucket_hash(), |entry| entry.key == halves, rehash) {
-                TableEntry::Occupied(mut found) => found.get_mut().value = value,
+            let State { entries, displaced, .. } = &mut *state;
+            match entries.entry(key.bucket_hash(), |entry| entry.key == halves, rehash) {
+                TableEntry::Occupied(mut found) => {
+                    displaced.push(std::mem::replace(&mut found.get_mut().value, value));
+                }
                 TableEntry::Vacant(free) if has_room => {
                     free.insert(Entry { key: halves, value, used: AtomicU32::new(tick) });
                 }
-                TableEntry::Vacant(_) => left_out += 1,
+                TableEntry::Vacant(_) => {
+                    displaced.push(value);
+                    left_out += 1;
+                }
             }
         }
         left_out
     }
 
-    /// Removes entries whose handles turned out to be outdated or wrong.
-    pub fn remove(&self, keys: impl IntoIterator<Item = SeriesKey>) {
+    /// Changes the values of keys that are there under `generation`.
+    pub fn update<T>(
+        &self,
+        generation: u32,
+        changes: impl IntoIterator<Item = (SeriesKey, T)>,
+        change: impl Fn(&mut V, T),
+    ) {
         let mut state = self.state.write();
-        for key in keys {
+        if state.generation != generation {
+            return;
+        }
+        for (key, new) in changes {
             let halves = split(key);
-            if let Ok(found) = state.entries.find_entry(key.bucket_hash(), |entry| entry.key == halves) {
-                found.remove();
+            if let Some(found) = state.entries.find_mut(key.bucket_hash(), |entry| entry.key == halves) {
+                change(&mut found.value, new);
             }
         }
+    }
+
+    /// Values that were replaced, dropped or found no room since the last call. Nobody finds them
+    /// any more, and nobody holds a look-up that found them.
+    pub fn take_displaced(&self) -> Vec<V> {
+        std::mem::take(&mut self.state.write().displaced)
     }
 
     /// Moves the table's clock on by one tick, and sweeps now and then. To be called once a minute.
@@ -161,8 +204,18 @@ impl<V: Copy> SeriesTable<V> {
 
 impl<V> State<V> {
     /// Drops entries that were not used for more than `idle_ticks` ticks.
-    fn sweep(&mut self, tick: u32, idle_ticks: u32) {
-        self.entries.retain(|entry| tick.wrapping_sub(*entry.used.get_mut()) <= idle_ticks);
+    fn sweep(&mut self, tick: u32, idle_ticks: u32)
+    where
+        V: Copy,
+    {
+        let Self { entries, displaced, .. } = self;
+        entries.retain(|entry| {
+            let keep = tick.wrapping_sub(*entry.used.get_mut()) <= idle_ticks;
+            if !keep {
+                displaced.push(entry.value);
+            }
+            keep
+        });
         // A table that stays nearly empty gives its memory back; the factor keeps it from growing
         // again at once.
         if self.entries.len() < self.entries.capacity() / 4 {
@@ -201,15 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn finds_replaces_and_removes() {
+    fn finds_replaces_and_updates() {
         let table = SeriesTable::new(10);
         assert_eq!(fill(&table, 0, 0..3), 0);
         assert_eq!(known(&table, 0, 0..5), [0, 1, 2]);
         assert_eq!(table.insert(0, [(key(1), 77)]), 0);
         assert_eq!(table.lookup(0).get(key(1)), Some(77));
         assert_eq!(table.len(), 3);
-        table.remove([key(1), key(4)]);
+        table.update(0, [(key(1), 70), (key(4), 70)], |value, new| *value = new);
         assert_eq!(known(&table, 0, 0..5), [0, 2]);
+        assert_eq!(table.lookup(0).get(key(1)), Some(70));
+        table.update(1, [(key(1), 71)], |value, new| *value = new);
+        assert_eq!(table.lookup(0).get(key(1)), Some(70), "of another generation");
+        assert_eq!(table.take_displaced(), [1], "the value that was replaced");
     }
 
     #[test]
@@ -264,6 +321,7 @@ mod tests {
             assert_eq!(known(&table, 0, 0..1), [0]);
         }
         assert_eq!(table.len(), 1);
+        assert_eq!(table.take_displaced().len(), 999);
         assert!(table.allocated_bytes() < large / 10, "{} of {large}", table.allocated_bytes());
         assert_eq!(known(&table, 0, 0..1_000), [0]);
     }
@@ -279,6 +337,9 @@ mod tests {
         assert_eq!(known(&table, 1, 0..3), [0, 1], "an old request changes nothing");
         fill(&table, 2, 5..6);
         assert_eq!(table.len(), 1);
+        let mut displaced = table.take_displaced();
+        displaced.sort_unstable();
+        assert_eq!(displaced, [0, 1, 2]);
         assert_eq!(known(&table, 2, 0..6), [5]);
     }
 }

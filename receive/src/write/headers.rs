@@ -33,15 +33,13 @@ pub fn tenant(
     })
 }
 
-/// Judges the replica header. Without a ring its number means nothing, yet it must be one, as
+/// The number of the replica header, 0 without one: which copy this is, counted from 1, of a request
+/// that another router has replicated. Without a ring it means nothing, yet it must be a number, as
 /// upstream demands.
-pub fn replica(headers: &HeaderMap, name: &HeaderName) -> Result<(), WriteError> {
-    let Some(value) = headers.get(name).filter(|value| !value.is_empty()) else { return Ok(()) };
+pub fn replica(headers: &HeaderMap, name: &HeaderName) -> Result<u64, WriteError> {
+    let Some(value) = headers.get(name).filter(|value| !value.is_empty()) else { return Ok(0) };
     let number = value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
-    match number {
-        Some(_) => Ok(()),
-        None => Err(WriteError::ReplicaHeader(shortened(value.as_bytes()))),
-    }
+    number.ok_or_else(|| WriteError::ReplicaHeader(shortened(value.as_bytes())))
 }
 
 /// Judges `Content-Encoding`: snappy, or nothing said, which means snappy too.

@@ -15,13 +15,15 @@ use weir_tsdb::{
 };
 
 use super::{
+    distribute::Placed,
     key::SeriesKeys,
     labels::{self, LabelLimits, Pairs},
     pool::Recycle,
 };
 use crate::{
     answer::{FirstRefusal, Refusal, RefusalCounts, RefusalReport, WriteError},
-    tenants::{SeriesKey, SeriesLookup},
+    replicate::routing::TenantRing,
+    tenants::{KnownSeries, SeriesKey, SeriesLookup},
 };
 
 /// One hit of so many is decoded in full and compared.
@@ -40,6 +42,8 @@ pub struct Judge<'a> {
     pub series_max: usize,
     /// Most samples of the message, histograms included.
     pub samples_max: usize,
+    /// The ring that places series, and the tenant; without it all of them are stored here.
+    pub ring: Option<(&'a TenantRing, &'a str)>,
 }
 
 /// What is known of series from before: the table, and how to check it.
@@ -91,6 +95,8 @@ pub struct Plan {
     pub batch: AppendBatch,
     /// Keys to be learnt after the append.
     pub misses: Vec<Miss>,
+    /// Where each series of the batch goes, if there is a ring.
+    pub placed: Vec<Placed>,
     /// Counts.
     pub received: Received,
     wire_of: Vec<u32>,
@@ -124,6 +130,7 @@ impl Plan {
     pub fn clear(&mut self) {
         self.batch.clear();
         self.misses.clear();
+        self.placed.clear();
         self.received = Received::default();
         self.wire_of.clear();
         self.refusals = RefusalCounts::default();
@@ -201,7 +208,7 @@ impl Plan {
         series: &SeriesWire<'a>,
         key: Option<SeriesKey>,
         judge: &Judge<'_>,
-        known: Option<(&Known<'_>, Option<SeriesHandle>)>,
+        known: Option<(&Known<'_>, Option<KnownSeries>)>,
         pairs: &mut Pairs<'a>,
     ) -> Result<(), WriteError> {
         let mut samples = series.samples().peekable();
@@ -216,7 +223,7 @@ impl Plan {
             _ => None,
         };
         let mut target = match found {
-            Some(handle) => Some(Target::Known(handle)),
+            Some(known) => Some(Target::Known(known)),
             None => match labels::parse(series, judge.limits, pairs).map_err(undecodable)? {
                 Ok(()) => Some(Target::New(labels::build(pairs))),
                 Err(reason) => {
@@ -247,7 +254,7 @@ impl Plan {
             }
             // The series is begun by its first good sample.
             if let Some(begun) = target.take() {
-                self.begin_series(wire, begun, key);
+                self.begin_series(wire, series, begun, key, judge);
             }
             self.batch.push_sample(Sample { t, bits });
         }
@@ -255,42 +262,57 @@ impl Plan {
         Ok(())
     }
 
-    fn begin_series(&mut self, wire: u32, target: Target, key: Option<SeriesKey>) {
-        let series = self.wire_of.len() as u32;
+    fn begin_series(
+        &mut self,
+        wire: u32,
+        series: &SeriesWire<'_>,
+        target: Target,
+        key: Option<SeriesKey>,
+        judge: &Judge<'_>,
+    ) {
+        let index = self.wire_of.len() as u32;
         self.wire_of.push(wire);
-        match (target, key) {
-            (Target::Known(handle), _) => self.batch.push_known(handle),
-            (Target::New(labels), Some(key)) => {
-                self.batch.push_labels(labels);
-                self.misses.push(Miss { series, key });
-            }
-            (Target::New(labels), None) => self.batch.push_labels(labels),
+        if let (Target::New(_), Some(key)) = (&target, key) {
+            self.misses.push(Miss { series: index, key });
+        }
+        let is_local = judge.ring.is_none_or(|(ring, tenant)| {
+            let placed = place(series, &target, ring, tenant);
+            let owns = ring.owns(placed.slot);
+            self.placed.push(placed);
+            owns
+        });
+        match (target, is_local) {
+            (Target::Known(known), true) => self.batch.push_known(known.handle),
+            (Target::New(labels), true) => self.batch.push_labels(labels),
+            (Target::Known(_), false) => self.batch.push_elsewhere(None),
+            (Target::New(labels), false) => self.batch.push_elsewhere(Some(labels)),
         }
     }
 
     /// Counts what the table said, and now and then looks whether it is right.
     fn check<'a>(
         &mut self,
-        found: Option<SeriesHandle>,
+        found: Option<KnownSeries>,
         series: &SeriesWire<'a>,
         judge: &Judge<'_>,
         known: &Known<'_>,
         pairs: &mut Pairs<'a>,
-    ) -> Result<Option<SeriesHandle>, WireError> {
-        let Some(handle) = found else {
+    ) -> Result<Option<KnownSeries>, WireError> {
+        let Some(found) = found else {
             self.received.misses += 1;
             return Ok(None);
         };
         self.received.hits += 1;
         self.unchecked_hits += 1;
-        if self.unchecked_hits < HITS_PER_CHECK {
-            return Ok(Some(handle));
+        // Of what is stored elsewhere there is nothing to compare with.
+        if self.unchecked_hits < HITS_PER_CHECK || found.handle == SeriesHandle::NONE {
+            return Ok(Some(found));
         }
         self.unchecked_hits = 0;
         // An outdated handle is no mismatch; the append finds out by itself.
-        let Some(stored) = (known.labels_of)(handle) else { return Ok(None) };
+        let Some(stored) = (known.labels_of)(found.handle) else { return Ok(None) };
         match labels::parse(series, judge.limits, pairs)? {
-            Ok(()) if stored.iter().eq(pairs.iter().copied()) => Ok(Some(handle)),
+            Ok(()) if stored.iter().eq(pairs.iter().copied()) => Ok(Some(found)),
             other => {
                 self.received.mismatches += 1;
                 let sent = labels::describe(series);
@@ -337,9 +359,37 @@ impl Plan {
         wires
     }
 
-    /// After the append: keys and handles to be learnt.
-    pub fn learnt(&self) -> impl Iterator<Item = (SeriesKey, SeriesHandle)> {
-        self.misses.iter().filter_map(|miss| Some((miss.key, self.batch.handle(miss.series as usize)?)))
+    /// After the append: keys and handles to be learnt, and the slot of each series if there is a
+    /// ring.
+    pub fn learnt(&self) -> impl Iterator<Item = (SeriesKey, SeriesHandle, Option<u32>)> {
+        self.misses.iter().filter_map(|miss| {
+            let series = miss.series as usize;
+            let handle = match self.batch.handle(series) {
+                Some(handle) => handle,
+                None if self.batch.is_elsewhere(series) => SeriesHandle::NONE,
+                None => return None,
+            };
+            Some((miss.key, handle, self.placed.get(series).map(|placed| placed.slot)))
+        })
+    }
+
+    /// Takes in what the owners refused: index in the batch, reason, time of the first sample, and
+    /// number of samples.
+    pub fn note_conflicts(&mut self, conflicts: impl Iterator<Item = (u32, Refusal, i64, u64)>) {
+        for (series, reason, time_ms, samples) in conflicts {
+            let Some(wire) = self.wire_of.get(series as usize).copied() else { continue };
+            self.refuse(wire, reason, Some(time_ms), samples);
+        }
+    }
+
+    /// Wire index of series number `series` of the batch.
+    pub fn wire_of(&self, series: u32) -> Option<u32> {
+        self.wire_of.get(series as usize).copied()
+    }
+
+    /// Indexes in the batch of the series with these wire indexes, both ascending.
+    pub fn indexes_of(&self, wires: &[u32]) -> Vec<u32> {
+        wires.iter().filter_map(|wire| Some(self.wire_of.binary_search(wire).ok()? as u32)).collect()
     }
 
     /// Samples refused so far.
@@ -361,8 +411,23 @@ impl Plan {
 }
 
 enum Target {
-    Known(SeriesHandle),
+    Known(KnownSeries),
     New(Labels),
+}
+
+/// Where a series goes. One that is new has no number yet: it travels with its labels.
+fn place(series: &SeriesWire<'_>, target: &Target, ring: &TenantRing, tenant: &str) -> Placed {
+    match target {
+        Target::New(labels) => Placed { slot: ring.slot(tenant, labels.iter()), number: None, labels: 0..0 },
+        Target::Known(known) => {
+            let labels = series.label_range().unwrap_or_default();
+            Placed {
+                slot: known.slot,
+                number: (known.number != KnownSeries::NO_NUMBER).then_some(known.number),
+                labels: labels.start as u32..labels.end as u32,
+            }
+        }
+    }
 }
 
 pub(super) fn undecodable(error: WireError) -> WriteError {

@@ -18,16 +18,19 @@ use metrics::Gauge;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    WriteState,
+    Rules, WriteState,
     admission::AdmittedBytes,
-    body, headers,
-    ingest::{self, Ingested},
+    body,
+    distribute::Distribution,
+    headers,
+    ingest::{self, Ingested, Scratch},
     plan::Received,
     pool::{BodyBuffer, Pooled},
 };
 use crate::{
-    answer::{ERROR_ID_HEADER, WriteError},
-    tenants::{RequestFigures, Tenant, WriteMetrics},
+    answer::{ERROR_ID_HEADER, RefusalReport, WriteError},
+    replicate::routing::TenantRing,
+    tenants::{RequestFigures, Tenant, TenantName, WriteMetrics},
 };
 
 /// The paths of the write port: `/api/v1/receive` (Thanos), `/api/v1/push` (Mimir, Cortex) and
@@ -136,7 +139,9 @@ async fn handle(
     let _in_flight = InFlight::new(&metrics.inflight);
     headers::content_encoding(headers)?;
     headers::content_type(headers)?;
-    headers::replica(headers, &config.replica_header)?;
+    let replica = headers::replica(headers, &config.replica_header)?;
+    let rules = state.rules.load_full();
+    let ring = tenant_ring(&rules, &name, replica)?;
 
     let mut admitted = state.admission.begin();
     let mut compressed = state.bodies.take();
@@ -149,7 +154,7 @@ async fn handle(
     let decoded_len = body::decoded_len(&compressed.0, config.decoded_bytes_max)?;
     admitted.take(decoded_len)?;
 
-    let mut job = Job { state: state.clone(), compressed, decoded_len, admitted };
+    let mut job = Job { state: state.clone(), compressed, decoded_len, admitted, rules, ring };
     let tenant = match &progress.tenant {
         Some(tenant) => tenant.clone(),
         None => match job.first_look().await? {
@@ -163,9 +168,22 @@ async fn handle(
             }
         },
     };
-    let done = job.run(tenant).await?;
-    progress.received = Some(done.received);
+    let done = job.run(tenant, &mut progress.received).await?;
     verdict(done)
+}
+
+/// Where the series of `tenant` go; `None` without a ring.
+fn tenant_ring(rules: &Rules, tenant: &TenantName, replica: u64) -> Result<Option<TenantRing>, WriteError> {
+    let Some(routing) = &rules.routing else { return Ok(None) };
+    let ring = routing.tenant(tenant.as_str()).ok_or_else(|| WriteError::NoRing(tenant.clone()))?;
+    let replication_factor = routing.replication_factor();
+    // On a router the number means nothing: it stores no copy itself.
+    match usize::try_from(replica).unwrap_or(usize::MAX) {
+        _ if routing.is_router() => Ok(Some(ring)),
+        0 => Ok(Some(ring)),
+        copy if copy <= replication_factor => Ok(Some(ring.only_replica(copy - 1))),
+        _ => Err(WriteError::ReplicaTooHigh { replica, replication_factor }),
+    }
 }
 
 fn verdict(done: Ingested) -> Result<(), WriteError> {
@@ -179,6 +197,8 @@ struct Job {
     decoded_len: usize,
     /// Held until the work on these bytes is done, not until the answer is sent.
     admitted: AdmittedBytes,
+    rules: Arc<Rules>,
+    ring: Option<TenantRing>,
 }
 
 impl Job {
@@ -189,26 +209,44 @@ impl Job {
         turn.map_err(|_| WriteError::NotReady)
     }
 
-    /// Stores the message and waits until it is as durable as the database promises.
-    async fn run(self, tenant: Arc<Tenant>) -> Result<Ingested, WriteError> {
+    /// Stores the message and waits until it is as durable as the database promises, and on a ring
+    /// until enough owners have it.
+    async fn run(self, tenant: Arc<Tenant>, received: &mut Option<Received>) -> Result<Ingested, WriteError> {
         let turn = self.turn().await?;
         let jobs = self.state.jobs.clone();
         let work = move || {
-            let Self { state, compressed, decoded_len, admitted } = self;
+            let Self { state, compressed, decoded_len, admitted, rules, ring } = self;
             let mut scratch = state.scratches.take();
-            let judge = state.judge(SystemTime::now());
-            let generation = state.generation.load(std::sync::atomic::Ordering::Acquire);
-            let ingested =
-                ingest::ingest(&tenant, generation, &judge, &compressed.0, decoded_len, &mut scratch)?;
+            let named = ring.as_ref().map(|ring| (ring, tenant.name.as_str()));
+            let judge = state.judge(SystemTime::now(), named);
+            let mut ingested = ingest::ingest(
+                &tenant,
+                rules.generation,
+                &judge,
+                state.peers.as_deref(),
+                &compressed.0,
+                decoded_len,
+                &mut scratch,
+            )?;
+            if let Some((distribution, ring)) = ingested.distribution.take().zip(ring) {
+                let deadline = Instant::now() + state.config.forward_timeout;
+                let copies = Copies { tenant, scratch, distribution, ring, deadline, _admitted: admitted };
+                return Ok((ingested, Some(copies)));
+            }
             // Nothing of the message is needed any more: make room before the wait for the disk.
             drop((scratch, compressed, admitted, turn));
             if let Some(ticket) = ingested.ticket {
                 let settled = tenant.db.wait_durable(ticket);
                 settled.map_err(|error| ingest::storage_error(&tenant, &error))?;
             }
-            Ok(ingested)
+            Ok((ingested, None))
         };
-        jobs.spawn_blocking(work).await.unwrap_or_else(panicked)
+        let (mut ingested, copies) = jobs.spawn_blocking(work).await.unwrap_or_else(panicked)?;
+        *received = Some(ingested.received);
+        if let Some(copies) = copies {
+            ingested.refused = copies.decide().await?;
+        }
+        Ok(ingested)
     }
 
     /// Judges the message of a tenant that is not open; see [`ingest::first_look`]. Gives the job
@@ -218,7 +256,7 @@ impl Job {
         let jobs = self.state.jobs.clone();
         let work = move || {
             let mut scratch = self.state.scratches.take();
-            let judge = self.state.judge(SystemTime::now());
+            let judge = self.state.judge(SystemTime::now(), None);
             let metrics = &self.state.anonymous;
             let looked =
                 ingest::first_look(&self.compressed.0, self.decoded_len, &judge, metrics, &mut scratch);
@@ -226,6 +264,25 @@ impl Job {
             Ok((self, looked?))
         };
         jobs.spawn_blocking(work).await.unwrap_or_else(panicked)
+    }
+}
+
+/// A request whose copies are on their way, with all that may have to be sent again.
+struct Copies {
+    tenant: Arc<Tenant>,
+    scratch: Pooled<Scratch>,
+    distribution: Distribution,
+    ring: TenantRing,
+    deadline: Instant,
+    _admitted: AdmittedBytes,
+}
+
+impl Copies {
+    /// Waits until it is decided.
+    async fn decide(mut self) -> Result<Option<Box<RefusalReport>>, WriteError> {
+        let content = self.scratch.content(&self.tenant);
+        self.distribution.collect(content, &self.ring, self.deadline.into()).await;
+        self.scratch.conclude(&self.tenant.write_metrics, &self.distribution)
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod blocks;
 #[path = "../common/buckets/mod.rs"]
 mod buckets;
+mod cluster;
 #[path = "../common/copy_dir.rs"]
 mod copy_dir;
 mod harness;

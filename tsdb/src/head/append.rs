@@ -57,7 +57,7 @@ impl Head {
                     batch.series[index].target = Target::Known(handle);
                     handle
                 }
-                Target::Outdated => continue,
+                Target::Outdated | Target::Elsewhere(_) => continue,
             };
             for &sample in samples {
                 match state.append_sample(self, handle, sample, bound) {

@@ -13,13 +13,13 @@ use super::{
     super::test_message::{Message, put_bytes, series_fields},
     *,
 };
-use crate::tenants::SeriesTable;
+use crate::tenants::{KnownSeries, SeriesTable};
 
 const LIMITS: LabelLimits = LabelLimits { count_max: 4, name_bytes_max: 8, value_bytes_max: 4 };
 const NOW_MS: i64 = 1000;
 
 fn judge(keys: &SeriesKeys) -> Judge<'_> {
-    Judge { keys, limits: &LIMITS, latest_ms: NOW_MS, series_max: 100, samples_max: 1000 }
+    Judge { keys, limits: &LIMITS, latest_ms: NOW_MS, series_max: 100, samples_max: 1000, ring: None }
 }
 
 /// Reads `message` with nothing known.
@@ -192,13 +192,14 @@ fn a_wrong_entry_is_found_out() {
     let labels_of = |handle| db.labels_of(handle);
     let mut plan = Plan::default();
     let mut read = |message: &Message, entry: Option<(SeriesKey, SeriesHandle)>| {
-        table.insert(0, entry);
+        let known = |(key, handle)| (key, KnownSeries { handle, slot: 0, number: KnownSeries::NO_NUMBER });
+        table.insert(0, entry.map(known));
         plan.clear();
         let known = Known { lookup: table.lookup(0), labels_of: &labels_of };
         plan.read(&message.encode(), &judge, &known).unwrap();
         drop(known);
         let _ = db.append(&mut plan.batch).unwrap();
-        (plan.received, plan.learnt().next())
+        (plan.received, plan.learnt().next().map(|(key, handle, _)| (key, handle)))
     };
     let (victim, other) = (Message::default().sample("a", 1, 1.0), Message::default().sample("b", 1, 1.0));
     let (_, learnt) = read(&victim, None);

@@ -1,0 +1,176 @@
+//! The receiving end: takes batches of other nodes and stores them.
+//!
+//! A stream has a thread of its own, which decodes and appends in the order of arrival: that is what
+//! the dictionary of the stream relies on, and an append blocks. Between network and thread a few
+//! frames wait; when they are more, the stream is not read, and the sender's window fills.
+//!
+//! What a batch holds was judged by the node that took it from the client: limits and the future
+//! are not looked at again.
+
+use std::{pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use futures::Stream;
+use metrics::{Counter, counter};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, UnboundedSender},
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use weir_proto::{
+    replication::FRAME_VERSION,
+    weir_replication::{
+        Hello, PingRequest, PingResponse, ReplicateRequest, ReplicateResponse, Verdicts, Welcome,
+        replicate_request::Message as Incoming, replicate_response::Message as Outgoing,
+        replication_server::Replication,
+    },
+};
+
+use super::stream::{StreamError, StreamState};
+use crate::tenants::Tenants;
+
+/// Frames that wait between network and thread.
+const FRAMES_QUEUED: usize = 4;
+
+/// What a receiver is and how much it takes.
+#[derive(Clone, Debug)]
+pub struct ReceiverOptions {
+    /// The cluster; all zero where a ring file places series.
+    pub cluster_id: [u8; 16],
+    /// Series that a stream may number: 24 bytes each, when used.
+    pub dictionary_max: u32,
+}
+
+impl Default for ReceiverOptions {
+    fn default() -> Self {
+        Self { cluster_id: [0; 16], dictionary_max: 16 << 20 }
+    }
+}
+
+/// The service that other nodes send their copies to.
+pub struct Receiver {
+    tenants: Arc<dyn Fn() -> Option<Arc<Tenants>> + Send + Sync>,
+    options: ReceiverOptions,
+    stop: CancellationToken,
+    refused: Counter,
+}
+
+impl Receiver {
+    /// A receiver that stores into the tenants that `tenants` gives, `None` while the node is not
+    /// ready. Streams end when `stop` is cancelled.
+    pub fn new(
+        tenants: impl Fn() -> Option<Arc<Tenants>> + Send + Sync + 'static,
+        options: ReceiverOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        let refused = counter!("weir_replication_streams_refused_total");
+        Self { tenants: Arc::new(tenants), options, stop, refused }
+    }
+
+    fn check(&self, hello: &Hello) -> Result<(), Status> {
+        if hello.version != FRAME_VERSION {
+            let text = format!("frames of version {} are not read, only {FRAME_VERSION}", hello.version);
+            return Err(Status::unimplemented(text));
+        }
+        if hello.cluster_id != self.options.cluster_id {
+            return Err(Status::failed_precondition("this node belongs to another cluster"));
+        }
+        Ok(())
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<ReplicateResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Replication for Receiver {
+    type ReplicateStream = Answers;
+
+    async fn replicate(
+        &self,
+        request: Request<Streaming<ReplicateRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let Some(tenants) = (self.tenants)() else {
+            return Err(Status::unavailable("the node is not ready"));
+        };
+        let mut incoming = request.into_inner();
+        let hello = match incoming.message().await? {
+            Some(ReplicateRequest { message: Some(Incoming::Hello(hello)) }) => hello,
+            _ => return Err(Status::invalid_argument("a stream begins with a greeting")),
+        };
+        if let Err(status) = self.check(&hello) {
+            tracing::warn!(sender = hello.sender, %status, "refused a peer's stream");
+            self.refused.increment(1);
+            return Err(status);
+        }
+        let (answers, outgoing) = mpsc::unbounded_channel();
+        let welcome = Welcome { version: FRAME_VERSION, dictionary_max: self.options.dictionary_max };
+        let _ = answers.send(Ok(ReplicateResponse { message: Some(Outgoing::Welcome(welcome)) }));
+        let (frames, queue) = mpsc::channel(FRAMES_QUEUED);
+        let state = StreamState::new(tenants, Handle::current(), self.options.dictionary_max);
+        std::thread::Builder::new()
+            .name("replica".to_owned())
+            .spawn({
+                let answers = answers.clone();
+                move || store_all(state, queue, &answers)
+            })
+            .map_err(|error| Status::resource_exhausted(format!("cannot start a thread: {error}")))?;
+        tokio::spawn(read_all(incoming, frames, answers, self.stop.clone()));
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(outgoing))))
+    }
+
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        Ok(Response::new(PingResponse { ready: (self.tenants)().is_some() }))
+    }
+}
+
+type Answer = Result<ReplicateResponse, Status>;
+
+/// Hands frames to the thread until the stream ends.
+async fn read_all(
+    mut incoming: Streaming<ReplicateRequest>,
+    frames: mpsc::Sender<Bytes>,
+    answers: UnboundedSender<Answer>,
+    stop: CancellationToken,
+) {
+    let refuse = |status: Status| {
+        let _ = answers.send(Err(status));
+    };
+    loop {
+        let message = tokio::select! {
+            () = stop.cancelled() => return refuse(Status::unavailable("the node stops")),
+            message = incoming.message() => message,
+        };
+        match message {
+            Ok(Some(ReplicateRequest { message: Some(Incoming::Frame(frame)) })) => {
+                if frames.send(frame).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(_)) => return refuse(Status::invalid_argument("only frames follow the greeting")),
+            // The sender went away, or its connection broke.
+            Ok(None) | Err(_) => return,
+        }
+    }
+}
+
+/// Stores frame after frame; runs on a thread of its own.
+fn store_all(mut state: StreamState, mut queue: mpsc::Receiver<Bytes>, answers: &UnboundedSender<Answer>) {
+    while let Some(frame) = queue.blocking_recv() {
+        let mut verdicts = Vec::new();
+        let outcome = state.store(&frame, &mut verdicts);
+        let message = ReplicateResponse { message: Some(Outgoing::Verdicts(Verdicts { verdicts })) };
+        if answers.send(Ok(message)).is_err() {
+            return;
+        }
+        if let Err(error) = outcome {
+            tracing::error!(%error, "a peer sends what cannot be read; its stream is ended");
+            let status = match error {
+                StreamError::Frame(_) => Status::invalid_argument(error.to_string()),
+            };
+            let _ = answers.send(Err(status));
+            return;
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One stream at its receiving end: its dictionary, and how its batches are stored.
+
+use std::sync::Arc;
+
+use metrics::{Counter, counter};
+use tokio::runtime::Handle;
+use weir_proto::{
+    replication::{BatchReader, FrameError, FrameReader},
+    weir_replication::{Outcome, Reason, Refused, Verdict},
+};
+use weir_tsdb::{
+    Labels, Sample,
+    append::{AppendBatch, RefuseReason, SeriesHandle},
+};
+
+use crate::tenants::{Tenant, TenantName, Tenants};
+
+/// What ends a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The sender does not follow the format.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// A series that the sender has numbered.
+#[derive(Clone, Copy, Debug)]
+struct Defined {
+    /// Number of its tenant on the stream.
+    tenant: u32,
+    handle: SeriesHandle,
+}
+
+/// A tenant that the sender has numbered.
+#[derive(Debug)]
+struct StreamTenant {
+    name: Result<TenantName, String>,
+    open: Option<Arc<Tenant>>,
+}
+
+/// What is known of a stream, and memory that is used again.
+#[derive(Debug)]
+pub struct StreamState {
+    tenants: Arc<Tenants>,
+    runtime: Handle,
+    dictionary_max: u32,
+    dictionary: Vec<Option<Defined>>,
+    stream_tenants: Vec<StreamTenant>,
+    batch: AppendBatch,
+    /// Places in the message of the series that are in `batch`.
+    place_of: Vec<u32>,
+    /// Number and index in `batch` of the series that are defined by the message.
+    defining: Vec<(u32, usize)>,
+    received: Counter,
+}
+
+impl StreamState {
+    /// A stream on which nothing was received.
+    pub fn new(tenants: Arc<Tenants>, runtime: Handle, dictionary_max: u32) -> Self {
+        Self {
+            tenants,
+            runtime,
+            dictionary_max,
+            dictionary: Vec::new(),
+            stream_tenants: Vec::new(),
+            batch: AppendBatch::default(),
+            place_of: Vec::new(),
+            defining: Vec::new(),
+            received: counter!("weir_replication_received_samples_total"),
+        }
+    }
+
+    /// Stores the batches of a frame and adds a verdict for each. Blocks; not for async code.
+    ///
+    /// # Errors
+    /// If the frame cannot be read from some point on. The batches before it have their verdicts.
+    pub fn store(&mut self, frame: &[u8], verdicts: &mut Vec<Verdict>) -> Result<(), StreamError> {
+        let mut frame = FrameReader::new(frame);
+        while let Some(batch) = frame.next_batch()? {
+            verdicts.push(self.store_batch(batch)?);
+        }
+        Ok(())
+    }
+
+    fn store_batch(&mut self, mut message: BatchReader<'_>) -> Result<Verdict, StreamError> {
+        let head = *message.head();
+        let mut verdict = Verdict { sequence: head.sequence, ..Verdict::default() };
+        if let Some(name) = head.tenant_name {
+            self.learn_tenant(head.tenant, name)?;
+        }
+        self.read(&mut message, head.tenant, &mut verdict.unknown)?;
+        let tenant = match self.open_tenant(head.tenant) {
+            Ok(tenant) => tenant,
+            Err(cause) => return Ok(unavailable(verdict, cause)),
+        };
+        if self.batch.series_count() == 0 {
+            return Ok(verdict);
+        }
+        let appended = tenant.db.append(&mut self.batch);
+        tenant.note_storage(appended.as_ref().map(drop));
+        let settled = appended.and_then(|ticket| tenant.db.wait_durable(ticket));
+        if let Err(error) = settled {
+            return Ok(unavailable(verdict, error.to_string()));
+        }
+        self.received.increment(self.batch.sample_count() as u64);
+        for &(number, index) in &self.defining {
+            let defined = self.batch.handle(index).map(|handle| Defined { tenant: head.tenant, handle });
+            let number = number as usize;
+            if number >= self.dictionary.len() {
+                self.dictionary.resize(number + 1, None);
+            }
+            self.dictionary[number] = defined;
+        }
+        let place = |index: u32| self.place_of.get(index as usize).copied().unwrap_or_default();
+        verdict.unknown.extend(self.batch.outdated().iter().map(|index| place(*index)));
+        verdict.refused.extend(self.batch.refused().iter().map(|refused| Refused {
+            series: place(refused.series),
+            reason: reason(refused.reason).into(),
+            time_ms: refused.sample.t,
+        }));
+        Ok(verdict)
+    }
+
+    /// Reads the series of a message into `self.batch`; those whose number is not known go to
+    /// `unknown`.
+    fn read(
+        &mut self,
+        message: &mut BatchReader<'_>,
+        tenant: u32,
+        unknown: &mut Vec<u32>,
+    ) -> Result<(), FrameError> {
+        self.batch.clear();
+        self.place_of.clear();
+        self.defining.clear();
+        let mut place = 0;
+        while let Some(series) = message.next_series()? {
+            let known = match (series.number, series.labels) {
+                (number, Some(labels)) => {
+                    if let Some(number) = number.filter(|number| *number < self.dictionary_max) {
+                        // What it meant before must not be used any more, whatever becomes of this
+                        // batch: the sender takes the number for defined.
+                        if let Some(before) = self.dictionary.get_mut(number as usize) {
+                            *before = None;
+                        }
+                        self.defining.push((number, self.batch.series_count()));
+                    }
+                    let labels =
+                        Labels::from_sorted(labels.clone()).unwrap_or_else(|| Labels::from_pairs(labels));
+                    self.batch.push_labels(labels);
+                    true
+                }
+                (Some(number), None) => {
+                    let defined = self.dictionary.get(number as usize).copied().flatten();
+                    match defined.filter(|defined| defined.tenant == tenant) {
+                        Some(defined) => {
+                            self.batch.push_known(defined.handle);
+                            true
+                        }
+                        None => false,
+                    }
+                }
+                (None, None) => false,
+            };
+            if known {
+                self.place_of.push(place);
+                while let Some((t, bits)) = message.next_sample()? {
+                    self.batch.push_sample(Sample { t, bits });
+                }
+            } else {
+                unknown.push(place);
+            }
+            place += 1;
+        }
+        Ok(())
+    }
+
+    fn learn_tenant(&mut self, number: u32, name: &str) -> Result<(), FrameError> {
+        if number as usize != self.stream_tenants.len() {
+            return Err(FrameError { what: "tenants are not numbered one after the other", offset: 0 });
+        }
+        let name = TenantName::new(name).map_err(|cause| format!("invalid tenant {name:?}: {cause}"));
+        self.stream_tenants.push(StreamTenant { name, open: None });
+        Ok(())
+    }
+
+    /// The tenant's database, opened if need be.
+    fn open_tenant(&mut self, number: u32) -> Result<Arc<Tenant>, String> {
+        let Some(tenant) = self.stream_tenants.get_mut(number as usize) else {
+            return Err("the tenant was not named".to_owned());
+        };
+        if let Some(open) = &tenant.open {
+            return Ok(open.clone());
+        }
+        let name = tenant.name.as_ref().map_err(Clone::clone)?;
+        let opened =
+            self.runtime.block_on(self.tenants.get_or_open(name)).map_err(|error| error.to_string())?;
+        Ok(tenant.open.insert(opened).clone())
+    }
+}
+
+fn unavailable(verdict: Verdict, cause: String) -> Verdict {
+    Verdict {
+        outcome: Outcome::Unavailable.into(),
+        cause,
+        unknown: Vec::new(),
+        refused: Vec::new(),
+        ..verdict
+    }
+}
+
+fn reason(reason: RefuseReason) -> Reason {
+    match reason {
+        RefuseReason::OutOfOrder => Reason::OutOfOrder,
+        RefuseReason::DuplicateTimestamp => Reason::DuplicateTimestamp,
+        RefuseReason::OutOfBounds => Reason::OutOfBounds,
+    }
+}

@@ -1,0 +1,377 @@
+//! A request on its way to the owners of its series.
+//!
+//! The batch of the database holds all series of the request, those that are stored elsewhere too.
+//! Each owner's share is a list of indexes into it. What is sent is read from the batch and, where a
+//! series has to be introduced, from the message; both stay until the request is answered.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::{Instant, timeout_at},
+};
+use weir_proto::{
+    remote_write::label_iter,
+    weir_replication::{Outcome, Reason, Verdict},
+};
+use weir_tsdb::append::AppendBatch;
+
+use crate::{
+    answer::Refusal,
+    replicate::{
+        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink},
+        quorum::{Decision, Vote, Votes},
+        routing::{Member, TenantRing},
+    },
+};
+
+/// Where a series of the batch goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its slot of the ring.
+    pub slot: u32,
+    /// The number that all streams know it by, if it has one.
+    pub number: Option<u32>,
+    /// Where its labels lie in the message, if it has a number.
+    pub labels: Range<u32>,
+}
+
+/// The series of a request that one owner gets.
+#[derive(Debug)]
+struct Share {
+    member: u16,
+    /// Indexes in the batch, ascending.
+    series: Vec<u32>,
+}
+
+/// Samples that an owner refused, by series: why, when, and how many.
+type Conflicts = BTreeMap<u32, (Refusal, i64, u64)>;
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Distribution {
+    shares: Vec<Share>,
+    votes: Votes,
+    conflicts: Conflicts,
+    /// Batches without an answer.
+    open: usize,
+    sender: UnboundedSender<BatchAnswer>,
+    answers: UnboundedReceiver<BatchAnswer>,
+    /// Batches that were sent a second time: share of each, beginning with mark `shares.len()`.
+    again: Vec<(usize, Vec<u32>)>,
+}
+
+/// What is sent: the batch, and the message behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Name of the tenant.
+    pub tenant: &'a str,
+    /// All series of the request.
+    pub batch: &'a AppendBatch,
+    /// Where they go, by index.
+    pub placed: &'a [Placed],
+    /// The decoded message.
+    pub message: &'a [u8],
+}
+
+/// Some of the series of a request.
+struct Part<'a> {
+    content: Content<'a>,
+    series: &'a [u32],
+}
+
+impl Part<'_> {
+    fn place(&self, index: usize) -> (usize, Option<&Placed>) {
+        let series = self.series.get(index).map_or(usize::MAX, |series| *series as usize);
+        (series, self.content.placed.get(series))
+    }
+}
+
+impl BatchSource for Part<'_> {
+    fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    fn number(&self, index: usize) -> Option<u32> {
+        self.place(index).1?.number
+    }
+
+    fn with_labels(&self, index: usize, sink: &mut LabelSink<'_>) {
+        let (series, placed) = self.place(index);
+        if let Some(labels) = self.content.batch.labels(series) {
+            return sink(&labels.iter().collect::<Vec<_>>());
+        }
+        let range = placed.map_or(0..0, |placed| placed.labels.start as usize..placed.labels.end as usize);
+        let bytes = self.content.message.get(range).unwrap_or_default();
+        // They were judged when the series was met first.
+        let mut labels: Vec<(&str, &str)> = label_iter(bytes)
+            .flatten()
+            .filter_map(|(name, value)| Some((str::from_utf8(name).ok()?, str::from_utf8(value).ok()?)))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        labels.sort_unstable();
+        sink(&labels);
+    }
+
+    fn samples(&self, index: usize) -> impl ExactSizeIterator<Item = (i64, u64)> {
+        let (series, _) = self.place(index);
+        self.content.batch.samples(series).iter().map(|sample| (sample.t, sample.bits))
+    }
+}
+
+impl Distribution {
+    /// Sends each peer its share. Must be called before the batch is appended here, and while the
+    /// series table is locked for reading: a number must not change its meaning under way.
+    pub fn begin(content: Content<'_>, ring: &TenantRing) -> Self {
+        let (sender, answers) = unbounded_channel();
+        let mut distribution = Self {
+            shares: Vec::new(),
+            votes: Votes::default(),
+            conflicts: Conflicts::new(),
+            open: 0,
+            sender,
+            answers,
+            again: Vec::new(),
+        };
+        for (series, placed) in content.placed.iter().enumerate() {
+            let owners = ring.owners(placed.slot);
+            distribution.votes.push(owners.len(), ring.copies_needed(owners.len()));
+            for member in owners.filter(|member| !ring.is_local(*member)) {
+                distribution.share_of(member).push(series as u32);
+            }
+        }
+        for mark in 0..distribution.shares.len() {
+            let share = &distribution.shares[mark];
+            let part = Part { content, series: &share.series };
+            let sent = send(&part, ring.member(share.member), ring, mark, &distribution.sender);
+            distribution.note_sent(sent, mark);
+        }
+        distribution
+    }
+
+    fn share_of(&mut self, member: u16) -> &mut Vec<u32> {
+        let found = self.shares.iter().position(|share| share.member == member);
+        let index = found.unwrap_or_else(|| {
+            self.shares.push(Share { member, series: Vec::new() });
+            self.shares.len() - 1
+        });
+        &mut self.shares[index].series
+    }
+
+    fn note_sent(&mut self, sent: bool, mark: usize) {
+        if sent {
+            self.open += 1;
+        } else {
+            self.vote_all(mark, Vote::Missed);
+        }
+    }
+
+    fn series_of(&self, mark: usize) -> &[u32] {
+        match self.shares.get(mark) {
+            Some(share) => &share.series,
+            None => self.again.get(mark - self.shares.len()).map_or(&[], |(_, series)| series),
+        }
+    }
+
+    fn vote_all(&mut self, mark: usize, vote: Vote) {
+        for at in 0..self.series_of(mark).len() {
+            let series = self.series_of(mark)[at];
+            self.votes.vote(series as usize, vote);
+        }
+    }
+
+    /// Counts what this node did with its own series: stored, unless the batch or `late` says
+    /// otherwise.
+    pub fn vote_local(&mut self, batch: &AppendBatch, late: &LateVotes) {
+        for (series, reason, time_ms) in &late.refused {
+            self.note_conflict(*series, *reason, *time_ms);
+        }
+        for refused in batch.refused() {
+            self.note_conflict(refused.series, refused.reason.into(), refused.sample.t);
+        }
+        let mut refused = batch.refused().iter().map(|refused| refused.series).peekable();
+        for series in 0..batch.series_count() as u32 {
+            if batch.is_elsewhere(series as usize) {
+                continue;
+            }
+            let mut is_refused = false;
+            while refused.next_if(|next| *next == series).is_some() {
+                is_refused = true;
+            }
+            let vote = if late.misses(series) {
+                Vote::Missed
+            } else if is_refused || late.refuses(series) {
+                Vote::Refused
+            } else {
+                Vote::Stored
+            };
+            self.votes.vote(series as usize, vote);
+        }
+    }
+
+    fn note_conflict(&mut self, series: u32, reason: Refusal, time_ms: i64) {
+        let entry = self.conflicts.entry(series).or_insert((reason, time_ms, 0));
+        entry.2 += 1;
+    }
+
+    /// Collects answers until the request is decided, all have answered, or `deadline` is over.
+    pub async fn collect(&mut self, content: Content<'_>, ring: &TenantRing, deadline: Instant) {
+        while !self.votes.is_decided() && self.open > 0 {
+            let Ok(Some(answer)) = timeout_at(deadline, self.answers.recv()).await else { return };
+            self.open -= 1;
+            self.take(answer, content, ring);
+        }
+    }
+
+    fn take(&mut self, answer: BatchAnswer, content: Content<'_>, ring: &TenantRing) {
+        let mark = answer.mark;
+        let Some(verdict) = answer.verdict.filter(|verdict| verdict.outcome() == Outcome::Stored) else {
+            self.count_missed(mark, content, ring);
+            return self.vote_all(mark, Vote::Missed);
+        };
+        let Verdict { unknown, refused, .. } = verdict;
+        if unknown.is_empty() && refused.is_empty() {
+            return self.vote_all(mark, Vote::Stored);
+        }
+        let series = self.series_of(mark).to_vec();
+        let mut votes = vec![Some(Vote::Stored); series.len()];
+        // The same conflict is told by several owners; one tale is enough.
+        let told: Vec<u32> = self.conflicts.keys().copied().collect();
+        for conflict in &refused {
+            let place = conflict.series as usize;
+            let (Some(vote), Some(&index)) = (votes.get_mut(place), series.get(place)) else { continue };
+            *vote = Some(Vote::Refused);
+            if told.binary_search(&index).is_err() {
+                self.note_conflict(index, refusal(conflict.reason()), conflict.time_ms);
+            }
+        }
+        let mut again = Vec::new();
+        for place in unknown {
+            let place = place as usize;
+            if let (Some(vote), Some(index)) = (votes.get_mut(place), series.get(place)) {
+                *vote = None;
+                again.push(*index);
+            }
+        }
+        for (index, vote) in series.iter().zip(votes) {
+            if let Some(vote) = vote {
+                self.votes.vote(*index as usize, vote);
+            }
+        }
+        if !again.is_empty() {
+            self.introduce(mark, again, content, ring);
+        }
+    }
+
+    /// Sends series once more, with labels: the peer does not know their numbers any more.
+    fn introduce(&mut self, mark: usize, mut series: Vec<u32>, content: Content<'_>, ring: &TenantRing) {
+        series.sort_unstable();
+        let share = if mark < self.shares.len() { mark } else { self.again[mark - self.shares.len()].0 };
+        let member = ring.member(self.shares[share].member);
+        if let Some(connection) = member.peer().and_then(|peer| peer.connection()) {
+            let numbers = series.iter().filter_map(|index| content.placed.get(*index as usize)?.number);
+            connection.forget(numbers);
+        }
+        let mark = self.shares.len() + self.again.len();
+        let is_first_time = self.again.iter().all(|(again, _)| *again != share);
+        self.again.push((share, series));
+        let part = Part { content, series: self.series_of(mark) };
+        // A peer that does not know what it was just told does not count as one.
+        let sent = is_first_time && send(&part, member, ring, mark, &self.sender);
+        self.note_sent(sent, mark);
+    }
+
+    fn count_missed(&self, mark: usize, content: Content<'_>, ring: &TenantRing) {
+        let Some(share) = self.shares.get(mark) else { return };
+        if let Some(peer) = ring.member(share.member).peer() {
+            peer.metrics().missed.increment(sample_count(content, &share.series));
+        }
+    }
+
+    /// Number of series that must be sent again.
+    pub fn missed(&self) -> usize {
+        self.votes.decisions().filter(|decision| *decision == Decision::Missed).count()
+    }
+
+    /// Conflicts of series that so many owners refused that they are not stored: index in the batch,
+    /// reason, time and number of samples.
+    pub fn refused(&self) -> impl Iterator<Item = (u32, Refusal, i64, u64)> {
+        let decided: Vec<Decision> = self.votes.decisions().collect();
+        self.conflicts.iter().filter_map(move |(&series, &(reason, time_ms, samples))| {
+            let is_refused = decided.get(series as usize) == Some(&Decision::Refused);
+            is_refused.then_some((series, reason, time_ms, samples))
+        })
+    }
+}
+
+/// What this node did with series beside what their batch says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LateVotes {
+    all_missed: bool,
+    /// Indexes in the batch, ascending.
+    missed: Vec<u32>,
+    refused: Vec<(u32, Refusal, i64)>,
+}
+
+impl LateVotes {
+    /// Nothing is stored.
+    pub fn all_missed() -> Self {
+        Self { all_missed: true, ..Self::default() }
+    }
+
+    /// These are not stored; ascending.
+    pub fn missed(series: Vec<u32>) -> Self {
+        Self { missed: series, ..Self::default() }
+    }
+
+    /// A sample of `series` is in conflict.
+    pub fn refuse(&mut self, series: u32, reason: Refusal, time_ms: i64) {
+        self.refused.push((series, reason, time_ms));
+    }
+
+    fn misses(&self, series: u32) -> bool {
+        self.all_missed || self.missed.binary_search(&series).is_ok()
+    }
+
+    fn refuses(&self, series: u32) -> bool {
+        self.refused.iter().any(|(refused, ..)| *refused == series)
+    }
+}
+
+/// Sends a part of a request to a peer. False if it cannot be sent now.
+fn send(
+    part: &Part<'_>,
+    member: &Member,
+    ring: &TenantRing,
+    mark: usize,
+    answers: &UnboundedSender<BatchAnswer>,
+) -> bool {
+    let Some(peer) = member.peer() else { return false };
+    let base_ms = part.samples(0).next().map_or(0, |(t, _)| t);
+    let terms = BatchTerms { tenant: part.content.tenant, ring: ring.stamp(), base_ms, mark, answers };
+    let samples = sample_count(part.content, part.series);
+    let sent = peer.connection().map(|connection| connection.send(&terms, part));
+    match sent {
+        Some(Ok(bytes)) => {
+            peer.metrics().samples.increment(samples);
+            peer.metrics().bytes.increment(bytes as u64);
+            true
+        }
+        _ => {
+            peer.metrics().missed.increment(samples);
+            false
+        }
+    }
+}
+
+fn sample_count(content: Content<'_>, series: &[u32]) -> u64 {
+    series.iter().map(|index| content.batch.samples(*index as usize).len() as u64).sum()
+}
+
+fn refusal(reason: Reason) -> Refusal {
+    match reason {
+        Reason::OutOfOrder => Refusal::OutOfOrder,
+        Reason::DuplicateTimestamp => Refusal::DuplicateTimestamp,
+        Reason::OutOfBounds => Refusal::OutOfBounds,
+    }
+}
