@@ -161,9 +161,6 @@ fn what_is_not_built_is_refused_by_name_and_all_at_once() {
     found.sort();
     assert_eq!(found, expected);
     for name in [
-        "receive.hashrings-file",
-        "receive.hashrings",
-        "receive.replication-factor",
         "receive.relabel-config-file",
         "receive.limits-config",
         "receive.split-tenant-label-name",
@@ -207,6 +204,32 @@ fn what_has_no_effect_is_accepted_and_noted() {
             assert_eq!(config.notices, [format!("--{} has no effect: {why}", flag.name)]);
         }
     }
+}
+
+#[test]
+fn a_ring_is_read_from_a_file_or_from_the_flag() {
+    let ring = |given: &[(&str, &str)]| judge_with_label(given).expect("all valid").ring;
+    assert_eq!(ring(&[]), None);
+    let given = ring(&[
+        ("receive.hashrings", "[]"),
+        ("receive.hashrings-file", "/etc/ring.json"),
+        ("receive.hashrings-algorithm", "ketama"),
+        ("receive.local-endpoint", "n1:10901"),
+        ("receive.replication-factor", "3"),
+        ("receive-forward-timeout", "4s"),
+        ("replication.window-bytes", "1MiB"),
+    ])
+    .expect("a ring");
+    assert_eq!(given.source, RingSource::File("/etc/ring.json".into()), "the file goes first");
+    assert_eq!(given.algorithm, Algorithm::Ketama);
+    assert_eq!(given.local_endpoint.as_deref(), Some("n1:10901"));
+    assert_eq!((given.forward_timeout, given.window_bytes), (Duration::from_secs(4), 1 << 20));
+    let router = ring(&[("receive.hashrings", "[]")]).expect("a ring");
+    assert_eq!((router.source, router.local_endpoint), (RingSource::Text("[]".to_owned()), None));
+    let problem = the_problem(&[("receive.replication-factor", "2")]);
+    assert!(problem.starts_with("--receive.replication-factor: needs a ring"), "{problem}");
+    let problem = the_problem(&[("receive.hashrings", "[]"), ("replication.failure-timeout", "0s")]);
+    assert_eq!(problem, "--replication.failure-timeout: must be more than 0");
 }
 
 #[test]
@@ -290,8 +313,8 @@ fn the_bucket_configuration_comes_from_flag_or_file_but_not_both() {
 fn problems_are_told_together_one_a_line() {
     let mut values = Values::default();
     values.push("tsdb.retention", "x");
-    values.push("receive.hashrings", "[]");
+    values.push("receive.relabel-config", "[]");
     let text = Config::judge(&values).expect_err("three problems").to_string();
     let starts: Vec<_> = text.lines().map(|line| line.split([':', ' ']).next().expect("a word")).collect();
-    assert_eq!(starts, ["--tsdb.retention", "--receive.hashrings", "--label"]);
+    assert_eq!(starts, ["--tsdb.retention", "--receive.relabel-config", "--label"]);
 }

@@ -132,12 +132,16 @@ fn get(address: &str, path: &str) -> String {
 
 #[test]
 fn what_cannot_be_used_is_told_at_once_and_all_of_it() {
-    let refused =
-        output(&["receive", "--receive.hashrings-file=x", "--tsdb.max-exemplars=1", "--tsdb.retention=1"]);
+    let refused = output(&[
+        "receive",
+        "--receive.relabel-config-file=x",
+        "--tsdb.max-exemplars=1",
+        "--tsdb.retention=1",
+    ]);
     assert_eq!(refused.status.code(), Some(2));
     let stderr = text(&refused.stderr);
     for line in [
-        "weir: --receive.hashrings-file is known but not built yet",
+        "weir: --receive.relabel-config-file is known but not built yet",
         "weir: --tsdb.max-exemplars is known but not built yet",
         "weir: --tsdb.retention: \"1\" is not a duration such as 15d, 1h30m or 500ms",
     ] {
