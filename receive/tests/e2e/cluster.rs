@@ -196,8 +196,9 @@ async fn every_sample_lies_on_its_three_owners() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_fails_no_request() {
     let temp = tempfile::tempdir().unwrap();
-    // So small a table gives numbers of series to others all the time.
-    let cluster = Cluster::new(temp.path(), &["a", "b", "c"], &["--write.series-table-size=100"]);
+    // So small a table, whose minutes are so short, gives numbers of series to others all the time.
+    let flags = ["--write.series-table-size=150", "--tsdb.maintenance-interval=2ms"];
+    let cluster = Cluster::new(temp.path(), &["a", "b", "c"], &flags);
     let mut processes: Vec<Option<Process>> = cluster.start(0..3).await.into_iter().map(Some).collect();
     let mut t = now_ms() - 3_000_000;
     let mut acknowledged: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
