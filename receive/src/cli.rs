@@ -32,6 +32,8 @@ pub struct DevArgs {
     pub scrape_interval: Duration,
     /// How long a node may take until it is ready.
     pub ready_timeout: Duration,
+    /// Pause before a node that has ended is started again.
+    pub restart_pause: Duration,
 }
 
 /// Reads the command line, program name first.
@@ -151,7 +153,9 @@ fn without_negatives(argument: OsString) -> OsString {
 fn dev_command() -> clap::Command {
     let duration = |text: &str| parse_duration(text).map_err(|error| error.to_string());
     clap::Command::new("dev")
-        .about("Runs a node on this machine, with its own metrics written into it. Ctrl-C stops it.")
+        .about(
+            "Runs three nodes on this machine, with their own metrics written into them. Ctrl-C stops them.",
+        )
         .arg(
             Arg::new("data")
                 .long("data")
@@ -166,7 +170,9 @@ fn dev_command() -> clap::Command {
                 .value_name("N")
                 .value_parser(value_parser!(u16).range(0..=40_000))
                 .default_value("0")
-                .help("Added to the ports 19291 (write), 10901 (gRPC) and 10902 (HTTP)."),
+                .help(
+                    "Added to the ports 19291 (write), 10901 (gRPC) and 10902 (HTTP); nodes lie 100 apart.",
+                ),
         )
         .arg(
             Arg::new("scrape-interval")
@@ -174,7 +180,7 @@ fn dev_command() -> clap::Command {
                 .value_name("DURATION")
                 .value_parser(duration)
                 .default_value("15s")
-                .help("How often the node's own metrics are written into it."),
+                .help("How often the nodes' own metrics are written into them."),
         )
         .arg(
             Arg::new("ready-timeout")
@@ -182,7 +188,15 @@ fn dev_command() -> clap::Command {
                 .value_name("DURATION")
                 .value_parser(duration)
                 .default_value("1m")
-                .help("How long the node may take until it is ready."),
+                .help("How long the nodes may take until they are ready."),
+        )
+        .arg(
+            Arg::new("restart-pause")
+                .long("restart-pause")
+                .value_name("DURATION")
+                .value_parser(duration)
+                .default_value("10s")
+                .help("Pause before a node that has ended is started again."),
         )
 }
 
@@ -193,6 +207,7 @@ fn dev_args(matches: &ArgMatches) -> DevArgs {
         port_offset: *matches.get_one("port-offset").expect(DEFAULTED),
         scrape_interval: *matches.get_one("scrape-interval").expect(DEFAULTED),
         ready_timeout: *matches.get_one("ready-timeout").expect(DEFAULTED),
+        restart_pause: *matches.get_one("restart-pause").expect(DEFAULTED),
     }
 }
 

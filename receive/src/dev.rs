@@ -1,9 +1,9 @@
-//! `weir dev`: a node on this machine, to try things out.
+//! `weir dev`: a cluster on this machine, to try things out.
 //!
-//! The node is a child process with the flags a real one would have, on loopback ports, with its
-//! data below one directory. Its own metrics are read from it and written into it, so that there is
-//! something to look at. What is printed to standard output is for people; the node's log goes to a
-//! file.
+//! The nodes are child processes with the flags real ones would have, on loopback ports, each in a
+//! zone of its own, with their data below one directory. Their own metrics are read from them and
+//! written into them, so that there is something to look at. What is printed to standard output is
+//! for people; the nodes' logs go to files.
 
 /// Prints a line for people. That nobody reads it any more is no reason to stop.
 macro_rules! say {
@@ -22,12 +22,17 @@ pub mod scrape;
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
+use futures::future::{join_all, select_all};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{client::HttpClient, process::NodeProcess, scrape::Scraper};
 use crate::{cli::DevArgs, duration::DisplayDuration};
 
+/// Nodes of the playground, each in a zone of its own.
+const NODES: u16 = 3;
+/// Copies of each sample.
+const COPIES: u16 = 3;
 /// How often a node is asked whether it is ready.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long one probe may take.
@@ -50,14 +55,30 @@ pub struct NodeSpec {
     pub grpc_port: u16,
     /// Port for metrics and probes.
     pub http_port: u16,
+    /// The ring of all nodes, as the content of a ring file.
+    pub ring: String,
 }
 
 impl NodeSpec {
-    /// The node number `index` (from 0) of a playground with these arguments.
+    /// The nodes of a playground with these arguments.
     ///
     /// # Errors
     /// If a port would be above 65535.
-    pub fn new(args: &DevArgs, index: u16) -> anyhow::Result<Self> {
+    pub fn all(args: &DevArgs) -> anyhow::Result<Vec<Self>> {
+        let mut specs = (0..NODES).map(|index| Self::new(args, index)).collect::<anyhow::Result<Vec<_>>>()?;
+        let endpoints: Vec<_> = specs
+            .iter()
+            .map(|spec| serde_json::json!({ "address": spec.endpoint(), "az": spec.name }))
+            .collect();
+        let ring = serde_json::json!([{ "hashring": "dev", "endpoints": endpoints }]).to_string();
+        for spec in &mut specs {
+            spec.ring.clone_from(&ring);
+        }
+        Ok(specs)
+    }
+
+    /// The node number `index` (from 0), without a ring.
+    fn new(args: &DevArgs, index: u16) -> anyhow::Result<Self> {
         let port = |base: u16| {
             let offset = index.checked_mul(100).and_then(|of_node| of_node.checked_add(args.port_offset));
             offset.and_then(|offset| base.checked_add(offset)).context("--port-offset is too large")
@@ -70,6 +91,7 @@ impl NodeSpec {
             write_port: port(19291)?,
             grpc_port: port(10901)?,
             http_port: port(10902)?,
+            ring: String::new(),
         })
     }
 
@@ -83,6 +105,11 @@ impl NodeSpec {
         format!("http://127.0.0.1:{}/api/v1/receive", self.write_port)
     }
 
+    /// How the ring names it.
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc_port)
+    }
+
     /// The file its log goes to.
     pub fn log_file(&self) -> PathBuf {
         self.dir.join("weir.log")
@@ -92,73 +119,142 @@ impl NodeSpec {
 /// Runs the playground until `stop` is cancelled.
 ///
 /// # Errors
-/// If a port is taken, the node does not become ready, or it ends by itself.
+/// If a port is taken, or a node does not become ready. A node that ends later is started again, so
+/// that one can be killed to see what happens.
 pub async fn run(args: DevArgs, stop: CancellationToken) -> anyhow::Result<()> {
-    let spec = NodeSpec::new(&args, 0)?;
-    process::check_ports(&spec)?;
-    for dir in [&spec.dir, &spec.bucket] {
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let specs = NodeSpec::all(&args)?;
+    for spec in &specs {
+        process::check_ports(spec)?;
     }
-    let mut node = NodeProcess::start(spec.clone())?;
-    say!("{} is starting…", spec.name);
-    let outcome = tokio::select! {
+    for spec in &specs {
+        for dir in [&spec.dir, &spec.bucket] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+    }
+    let mut nodes = specs.iter().cloned().map(NodeProcess::start).collect::<anyhow::Result<Vec<_>>>()?;
+    say!("{NODES} nodes are starting…");
+    let client = HttpClient::new();
+    let ready = tokio::select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        died = node.died() => return Err(died),
-        outcome = attend(&args, &spec) => outcome,
+        died = select_all(nodes.iter_mut().map(|node| Box::pin(node.died()))) => Err(died.0),
+        ready = wait_until_ready(&client, &specs, args.ready_timeout) => ready,
     };
-    say!("\n{} is stopping…", spec.name);
-    node.stop(STOP_MAX).await?;
+    let keepers = TaskTracker::new();
+    let kept = CancellationToken::new();
+    let outcome = match ready {
+        Err(error) => {
+            kept.cancel();
+            keep_all(nodes, &args, &keepers, &kept);
+            Err(error)
+        }
+        Ok(()) => {
+            keep_all(nodes, &args, &keepers, &kept);
+            if !stop.is_cancelled() {
+                say!("{}", welcome(&args, &specs));
+            }
+            let scrapers = specs.iter().map(|spec| Scraper::new(client.clone(), spec, args.scrape_interval));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                _ = join_all(scrapers.map(Scraper::run)) => {}
+            }
+            Ok(())
+        }
+    };
+    say!("\nthe nodes are stopping…");
+    kept.cancel();
+    keepers.close();
+    keepers.wait().await;
     say!("stopped; data stays in {}", args.data.display());
     outcome
 }
 
-/// Waits until the node is ready, tells people about it, then writes its metrics for ever.
-async fn attend(args: &DevArgs, spec: &NodeSpec) -> anyhow::Result<()> {
-    let client = HttpClient::new();
-    wait_until_ready(&client, spec, args.ready_timeout).await?;
-    say!("{}", welcome(args, spec));
-    Scraper::new(client, spec, args.scrape_interval).run().await
+/// Keeps each of `nodes` running in a task of its own until `stop` is cancelled.
+fn keep_all(nodes: Vec<NodeProcess>, args: &DevArgs, keepers: &TaskTracker, stop: &CancellationToken) {
+    for node in nodes {
+        let (pause, stop) = (args.restart_pause, stop.clone());
+        keepers.spawn(async move {
+            if let Err(error) = keep(node, pause, stop).await {
+                say!("{error:#}");
+            }
+        });
+    }
 }
 
-async fn wait_until_ready(client: &HttpClient, spec: &NodeSpec, limit: Duration) -> anyhow::Result<()> {
-    let url = format!("{}/-/ready", spec.http_url());
-    let deadline = Instant::now() + limit;
-    let poll = async {
-        while !matches!(client.get(&url, PROBE_TIMEOUT).await, Ok((200, _))) {
-            sleep(PROBE_INTERVAL).await;
+/// Starts a node again whenever it has ended, until `stop` is cancelled; then stops it.
+async fn keep(mut node: NodeProcess, pause: Duration, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        let died = tokio::select! {
+            biased;
+            () = stop.cancelled() => return node.stop(STOP_MAX).await,
+            died = node.died() => died,
+        };
+        say!("{died:#}\n{} is started again in {}; the others go on", node.name(), DisplayDuration(pause));
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = sleep(pause) => {}
         }
-    };
-    if timeout_at(deadline, poll).await.is_err() {
-        let limit = DisplayDuration(limit);
-        bail!("{} is not ready after {limit}; see {}", spec.name, spec.log_file().display());
+        node = NodeProcess::start(node.into_spec())?;
+    }
+}
+
+/// Waits until all nodes are ready and have streams to each other.
+async fn wait_until_ready(client: &HttpClient, specs: &[NodeSpec], limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    for spec in specs {
+        let poll = async {
+            while !is_ready(client, spec, specs.len() - 1).await {
+                sleep(PROBE_INTERVAL).await;
+            }
+        };
+        if timeout_at(deadline, poll).await.is_err() {
+            let limit = DisplayDuration(limit);
+            bail!("{} is not ready after {limit}; see {}", spec.name, spec.log_file().display());
+        }
     }
     Ok(())
 }
 
-fn welcome(args: &DevArgs, spec: &NodeSpec) -> String {
+/// True if the node is ready and has streams to so many others.
+async fn is_ready(client: &HttpClient, spec: &NodeSpec, peers: usize) -> bool {
+    let get = async |path: &str| client.get(&format!("{}{path}", spec.http_url()), PROBE_TIMEOUT).await;
+    if !matches!(get("/-/ready").await, Ok((200, _))) {
+        return false;
+    }
+    let Ok((200, metrics)) = get("/metrics").await else { return false };
+    let metrics = String::from_utf8_lossy(&metrics);
+    let is_up = |line: &&str| line.starts_with("weir_replication_peer_up{") && line.ends_with(" 1");
+    metrics.lines().filter(is_up).count() >= peers
+}
+
+fn welcome(args: &DevArgs, specs: &[NodeSpec]) -> String {
+    let list = |of: &dyn Fn(&NodeSpec) -> String| specs.iter().map(of).collect::<Vec<_>>().join("   ");
+    let write_url = specs.first().map(NodeSpec::write_url).unwrap_or_default();
     format!(
         "\
-Weir is ready. Ctrl-C stops it; started again it finds its data.
+Weir is ready: {NODES} nodes, {COPIES} copies of each sample. Ctrl-C stops them; started again they find
+their data. Kill one of them to see that the others go on.
 
   remote write   {write}
-  StoreAPI       127.0.0.1:{grpc}   (thanos query --endpoint=127.0.0.1:{grpc})
-  metrics        {http}/metrics
-  log            {log}
+  StoreAPI       {grpc}
+  metrics        {http}
+  logs           {data}/n*/weir.log
   blocks go to   {bucket}
 
-Its own metrics are written into it every {interval}. To send yours, put this into prometheus.yml:
+Their own metrics are written into them every {interval}. To send yours to any of them, put this into
+prometheus.yml:
 
 remote_write:
-  - url: {write}
+  - url: {write_url}
     headers:
       THANOS-TENANT: team-a   # may be left out
 ",
-        write = spec.write_url(),
-        grpc = spec.grpc_port,
-        http = spec.http_url(),
-        log = spec.log_file().display(),
-        bucket = spec.bucket.display(),
+        write = list(&|spec| format!("127.0.0.1:{}", spec.write_port)),
+        grpc = list(&|spec| format!("127.0.0.1:{}", spec.grpc_port)),
+        http = list(&|spec| format!("{}/metrics", spec.http_url())),
+        data = args.data.display(),
+        bucket = args.data.join("bucket").display(),
         interval = DisplayDuration(args.scrape_interval),
     )
 }
@@ -173,6 +269,7 @@ mod tests {
             port_offset,
             scrape_interval: Duration::from_secs(15),
             ready_timeout: Duration::from_secs(60),
+            restart_pause: Duration::from_secs(10),
         }
     }
 
@@ -189,8 +286,9 @@ mod tests {
 
     #[test]
     fn the_welcome_has_a_snippet_to_paste() {
-        let spec = NodeSpec::new(&args(0), 0).expect("ports fit");
-        let text = welcome(&args(0), &spec);
+        let specs = NodeSpec::all(&args(0)).expect("ports fit");
+        assert!(specs.iter().all(|spec| spec.ring == specs[0].ring && spec.ring.contains("127.0.0.1:11101")));
+        let text = welcome(&args(0), &specs);
         let snippet = "\nremote_write:\n  - url: http://127.0.0.1:19291/api/v1/receive\n    headers:\n      THANOS-TENANT: ";
         assert!(text.contains(snippet), "{text}");
         assert!(text.contains("every 15s"), "{text}");

@@ -158,6 +158,7 @@ fn dev_has_defaults() {
         port_offset: 100,
         scrape_interval: Duration::from_secs(15),
         ready_timeout: Duration::from_secs(60),
+        restart_pause: Duration::from_secs(10),
     };
     assert_eq!(args, expected);
     assert!(parse(["weir", "dev", "--scrape-interval=15"]).is_err());

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::NodeSpec;
+use super::{COPIES, NodeSpec};
 
 /// How much of the end of a log is shown when a node dies.
 const LOG_TAIL_BYTES: u64 = 4096;
@@ -69,6 +69,16 @@ impl NodeProcess {
             .context("cannot start a node")?;
         let lifeline = child.stdin.take();
         Ok(Self { spec, child, _lifeline: lifeline })
+    }
+
+    /// Name of the node.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// What the node is, to start it again.
+    pub fn into_spec(self) -> NodeSpec {
+        self.spec
     }
 
     /// Waits until the process ends by itself; what is returned tells how, and shows the end of its
@@ -130,6 +140,10 @@ fn arguments(spec: &NodeSpec) -> anyhow::Result<Vec<String>> {
         format!("--http-address=127.0.0.1:{}", spec.http_port),
         format!("--tsdb.path={data}"),
         format!("--label=receive_replica=\"{}\"", spec.name),
+        format!("--receive.hashrings={}", spec.ring),
+        "--receive.hashrings-algorithm=ketama".to_owned(),
+        format!("--receive.local-endpoint={}", spec.endpoint()),
+        format!("--receive.replication-factor={COPIES}"),
         format!("--objstore.config=type: FILESYSTEM\nconfig:\n  directory: {directory}\n"),
         format!("--debug.name={}", spec.name),
         "--debug.stop-on-stdin-eof".to_owned(),
@@ -150,7 +164,10 @@ fn log_tail(path: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli, config::Config};
+    use crate::{
+        cli,
+        config::{Config, RingSource},
+    };
 
     fn spec(root: &Path) -> NodeSpec {
         NodeSpec {
@@ -160,6 +177,7 @@ mod tests {
             write_port: 1,
             grpc_port: 2,
             http_port: 3,
+            ring: r#"[{"endpoints": ["127.0.0.1:2"]}]"#.to_owned(),
         }
     }
 
@@ -179,6 +197,10 @@ mod tests {
         assert_eq!(config.tsdb.path, spec.dir.join("tsdb"));
         assert_eq!(config.external_labels.get("receive_replica"), Some("n1"));
         assert!(config.stop_on_stdin_eof);
+        assert_eq!(config.replication_factor, 3);
+        let ring = config.ring.expect("a ring");
+        assert_eq!(ring.source, RingSource::Text(spec.ring));
+        assert_eq!(ring.local_endpoint.as_deref(), Some("127.0.0.1:2"));
         let bucket = config.upload.objstore.expect("a bucket").yaml;
         let (_, directory) = bucket.reveal().split_once("directory: ").expect("has a directory");
         let directory: String = serde_json::from_str(directory.trim()).expect("is a string");

@@ -16,6 +16,7 @@ pub struct Scraper {
     client: HttpClient,
     metrics_url: String,
     write_url: String,
+    name: String,
     instance: String,
     interval: Duration,
 }
@@ -27,6 +28,7 @@ impl Scraper {
             client,
             metrics_url: format!("{}/metrics", spec.http_url()),
             write_url: spec.write_url(),
+            name: spec.name.clone(),
             instance: format!("127.0.0.1:{}", spec.http_port),
             // The timer refuses zero.
             interval: interval.max(Duration::from_millis(1)),
@@ -34,10 +36,7 @@ impl Scraper {
     }
 
     /// Goes on for ever. A failure is told once, and its end.
-    ///
-    /// # Errors
-    /// None today; the type lets the caller stop the node for one.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut works: Option<bool> = None;
@@ -46,11 +45,11 @@ impl Scraper {
             match self.scrape_once().await {
                 Ok(series) if works != Some(true) => {
                     works = Some(true);
-                    say!("its own metrics are written into it: {series} series");
+                    say!("{}: its own metrics are written into it, {series} series", self.name);
                 }
                 Err(error) if works != Some(false) => {
                     works = Some(false);
-                    say!("its own metrics cannot be written into it: {error:#}");
+                    say!("{}: its own metrics cannot be written into it: {error:#}", self.name);
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -117,6 +116,7 @@ mod tests {
             write_port: port,
             grpc_port: 1,
             http_port: port,
+            ring: String::new(),
         };
         Scraper::new(HttpClient::new(), &spec, Duration::from_secs(15))
     }

@@ -221,10 +221,10 @@ fn playground(data: &Path) -> (Running, u16) {
         let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
         let offset = u16::try_from(1000 + (std::process::id() * 7 + attempt * 131) % 30_000).expect("fits");
         let mut command = weir();
-        command.args(["dev", "--scrape-interval=100ms"]);
+        command.args(["dev", "--scrape-interval=100ms", "--restart-pause=50ms"]);
         command.arg(format!("--port-offset={offset}")).arg(format!("--data={}", data.display()));
         let mut dev = Running::start(command, true);
-        if dev.line_with("Weir is ready.").is_some() {
+        if dev.line_with("Weir is ready:").is_some() {
             return (dev, offset);
         }
         assert_eq!(dev.exit_code(), Some(1), "{:#?}", dev.seen);
@@ -233,15 +233,25 @@ fn playground(data: &Path) -> (Running, u16) {
 }
 
 #[test]
-fn the_playground_runs_a_node_and_takes_it_down() {
+fn the_playground_runs_three_nodes_and_takes_them_down() {
     let data = tempfile::tempdir().expect("a directory");
     let (mut dev, offset) = playground(data.path());
     dev.line_with(&format!("  - url: http://127.0.0.1:{}/api/v1/receive", 19291 + offset))
         .expect("a snippet");
-    dev.line_with("its own metrics").expect("tells how the first write went");
-    let http = format!("127.0.0.1:{}", 10902 + offset);
-    assert!(get(&http, "/-/ready").starts_with("HTTP/1.1 200 "));
-    assert!(data.path().join("n1/tsdb").is_dir() && data.path().join("bucket").is_dir());
+    dev.line_with("its own metrics are written into it").expect("tells how the first write went");
+    let http = |node: u16| format!("127.0.0.1:{}", 10902 + offset + 100 * node);
+    for node in 0..3 {
+        assert!(get(&http(node), "/-/ready").starts_with("HTTP/1.1 200 "));
+        assert!(data.path().join(format!("n{}/tsdb", node + 1)).is_dir());
+        // Three nodes, three copies: each has the metrics of all of them.
+        let deadline = Instant::now() + START_MAX;
+        while !get(&http(node), "/metrics").contains("prometheus_tsdb_head_series{tenant=\"default-tenant\"}")
+        {
+            assert!(Instant::now() < deadline, "node {node} stores nothing");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert!(data.path().join("bucket").is_dir());
 
     // Somebody else wants the same ports.
     let other = output(&["dev", &format!("--port-offset={offset}"), "--data=/nonexistent"]);
@@ -250,29 +260,41 @@ fn the_playground_runs_a_node_and_takes_it_down() {
 
     dev.signal(Signal::TERM);
     assert_eq!(dev.exit_code(), Some(0), "{:#?}", dev.seen);
-    assert!(TcpStream::connect(&http).is_err(), "the node is gone");
-    let log = std::fs::read_to_string(data.path().join("n1/weir.log")).expect("a log");
-    assert!(log.contains("\"node is stopped\" name=n1"), "{log}");
+    for node in 0..3 {
+        assert!(TcpStream::connect(http(node)).is_err(), "node {node} is gone");
+        let log =
+            std::fs::read_to_string(data.path().join(format!("n{}/weir.log", node + 1))).expect("a log");
+        assert!(log.contains(&format!("\"node is stopped\" name=n{}", node + 1)), "{log}");
+    }
 }
 
 #[test]
-fn the_playground_ends_with_its_node_and_the_node_with_it() {
+fn the_playground_starts_a_killed_node_again_and_ends_with_its_own_end() {
     let data = tempfile::tempdir().expect("a directory");
     let (mut dev, offset) = playground(data.path());
-    let http = format!("127.0.0.1:{}", 10902 + offset);
-    let node = children(dev.child.id());
-    assert_eq!(node.len(), 1);
-    kill_process(node[0], Signal::KILL).expect("is there");
-    assert_eq!(dev.exit_code(), Some(1), "{:#?}", dev.seen);
-    assert!(TcpStream::connect(&http).is_err());
-
-    let (mut dev, offset) = playground(data.path());
-    let http = format!("127.0.0.1:{}", 10902 + offset);
+    let http = |node: u16| format!("127.0.0.1:{}", 10902 + offset + 100 * node);
+    let nodes = children(dev.child.id());
+    assert_eq!(nodes.len(), 3);
+    kill_process(nodes[1], Signal::KILL).expect("is there");
+    dev.line_with("is started again in 50ms; the others go on").expect("tells that a node has ended");
+    let deadline = Instant::now() + START_MAX;
+    loop {
+        let now = children(dev.child.id());
+        let ready = |node: u16| {
+            TcpStream::connect(http(node)).is_ok()
+                && get(&http(node), "/-/ready").starts_with("HTTP/1.1 200 ")
+        };
+        if now.len() == 3 && now != nodes && (0..3).all(ready) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the node does not come back");
+        thread::sleep(Duration::from_millis(5));
+    }
     dev.signal(Signal::KILL);
     assert_eq!(dev.exit_code(), None);
     let deadline = Instant::now() + STOP_MAX;
-    while TcpStream::connect(&http).is_ok() {
-        assert!(Instant::now() < deadline, "the node outlives its parent");
+    while (0..3).any(|node| TcpStream::connect(http(node)).is_ok()) {
+        assert!(Instant::now() < deadline, "the nodes outlive their parent");
         thread::sleep(Duration::from_millis(5));
     }
 }
