@@ -16,7 +16,7 @@ use weir_hashring::static_ring::Algorithm;
 use weir_tsdb::Labels;
 
 pub use self::{
-    address::ListenAddress,
+    address::{ListenAddress, ReservedAddress},
     objstore_text::ObjstoreText,
     problem::{ConfigError, Problem},
 };

@@ -6,7 +6,8 @@
 //! 2. the data directory is made and locked ([`data_dir`]);
 //! 3. all listeners are bound: two nodes on one port are noticed before any data is touched;
 //! 4. telemetry is installed: whatever is built from here on may keep handles of metrics;
-//! 5. the servers run, not ready: probes answer, writes get 503, reads an error;
+//! 5. the servers run, not ready: probes answer, writes get 503, reads an error; in a ring, where
+//!    others take them, writes are refused a connection;
 //! 6. tenants are opened, which may take a while ([`Parts::open`]);
 //! 7. ready; the background tasks run.
 //!
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::NodeError;
 use self::{data_dir::DataDir, parts::Parts, tasks::TaskSet};
 use crate::{
-    config::{Config, ListenAddress},
+    config::{Config, ListenAddress, ReservedAddress},
     http_admin::admin_router,
     http_serve::{ServeOptions, serve_http},
     readiness::{Phase, Readiness},
@@ -60,7 +61,7 @@ pub struct Node {
     telemetry: Telemetry,
     http: TcpListener,
     grpc: TcpListener,
-    write: TcpListener,
+    write: ReservedAddress,
     /// Keeps the data directory locked for as long as the node lives.
     data_dir: DataDir,
 }
@@ -85,7 +86,8 @@ impl Node {
         let data_dir = DataDir::claim(&config.tsdb.path, config.tsdb.lock_file)?;
         let http = bind("http-address", &config.http.address).await?;
         let grpc = bind("grpc-address", &config.grpc.address).await?;
-        let write = bind("remote-write.address", &config.write.address).await?;
+        let (flag, address) = ("remote-write.address", &config.write.address);
+        let write = address.reserve().await.map_err(|source| bind_error(flag, address, source))?;
         let telemetry = Telemetry::install().map_err(NodeError::Telemetry)?;
         let readiness = Readiness::default();
         catalog::register_at_start(config.replication_factor);
@@ -132,16 +134,21 @@ impl Node {
         admin.spawn("metrics upkeep", telemetry.upkeep());
 
         let mut servers = TaskSet::default();
-        let router = parts.write_router();
-        servers
-            .spawn("write server", serve_http(write, router, write_options(&config), tokens.servers.clone()));
+        // On its own a node tells early writers that it is not ready. In a ring others take them: a
+        // refused connection sends a client there at once, and no answer is an error.
+        let mut later = Some(write);
+        if config.ring.is_none() {
+            listen(&mut later, &parts, &config, &tokens, &mut servers)?;
+        }
         servers.spawn("gRPC server", parts.serve_grpc(grpc, grpc_grace(&config), tokens.servers.clone()));
 
         let mut background = TaskSet::default();
         let outcome = tokio::select! {
             biased;
             ended = supervise(&stop, [&mut admin, &mut servers, &mut background]) => ended,
-            opened = open(&parts, &readiness) => match opened {
+            opened = open(&parts, &readiness) => match opened
+                .and_then(|()| listen(&mut later, &parts, &config, &tokens, &mut servers))
+            {
                 Ok(()) => {
                     parts.spawn_background(&mut background, &tokens.background);
                     supervise(&stop, [&mut admin, &mut servers, &mut background]).await
@@ -181,8 +188,27 @@ struct Tokens {
 }
 
 async fn bind(flag: &'static str, address: &ListenAddress) -> Result<TcpListener, NodeError> {
-    let cause = |source| NodeError::Bind { flag, address: address.to_string(), source };
-    address.bind().await.map_err(cause)
+    address.bind().await.map_err(|source| bind_error(flag, address, source))
+}
+
+fn bind_error(flag: &'static str, address: &ListenAddress, source: io::Error) -> NodeError {
+    NodeError::Bind { flag, address: address.to_string(), source }
+}
+
+/// Begins to serve the write port, unless that is done already.
+fn listen(
+    reserved: &mut Option<ReservedAddress>,
+    parts: &Parts,
+    config: &Config,
+    tokens: &Tokens,
+    servers: &mut TaskSet,
+) -> Result<(), NodeError> {
+    let Some(reserved) = reserved.take() else { return Ok(()) };
+    let failed = |source| bind_error("remote-write.address", &config.write.address, source);
+    let listener = reserved.listen().map_err(failed)?;
+    let served = serve_http(listener, parts.write_router(), write_options(config), tokens.servers.clone());
+    servers.spawn("write server", served);
+    Ok(())
 }
 
 /// Steps 6 and 7 of the start.

@@ -71,6 +71,33 @@ impl Peers {
         self.peers.lock().get(address).map(|running| running.peer.clone())
     }
 
+    /// The node at `address` has given a sign of life.
+    pub fn wake(&self, address: &str) {
+        if let Some(peer) = self.get(address) {
+            peer.wake();
+        }
+    }
+
+    /// Tells all peers that this node takes batches from now on.
+    pub fn announce(&self) {
+        self.all().iter().for_each(|peer| peer.announce());
+    }
+
+    /// Addresses of the peers to which there is a stream.
+    pub fn connected(&self) -> Vec<String> {
+        let connected = self.all().into_iter().filter(|peer| peer.connection().is_some());
+        connected.map(|peer| peer.address().to_owned()).collect()
+    }
+
+    /// Number of peers.
+    pub fn count(&self) -> usize {
+        self.peers.lock().len()
+    }
+
+    fn all(&self) -> Vec<Arc<Peer>> {
+        self.peers.lock().values().map(|running| running.peer.clone()).collect()
+    }
+
     /// Ends all streams.
     pub fn stop(&self) {
         self.peers.lock().clear();
@@ -81,9 +108,7 @@ impl Peers {
     pub fn take_numbers(&self, count: usize) -> Vec<u32> {
         let (taken, used_before) = self.numbers.lock().take(count);
         if !used_before.is_empty() {
-            let peers: Vec<Arc<Peer>> =
-                self.peers.lock().values().map(|running| running.peer.clone()).collect();
-            for connection in peers.iter().filter_map(|peer| peer.connection()) {
+            for connection in self.all().iter().filter_map(|peer| peer.connection()) {
                 connection.forget(used_before.iter().copied());
             }
         }

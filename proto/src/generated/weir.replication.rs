@@ -91,6 +91,9 @@ pub struct Refused {
 pub struct PingRequest {
     #[prost(string, tag = "1")]
     pub sender: ::prost::alloc::string::String,
+    /// The sender takes batches from now on: whoever waits before connecting to it need not wait.
+    #[prost(bool, tag = "2")]
+    pub opened: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PingResponse {

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, extract::Request, response::Response};
@@ -27,7 +27,7 @@ use crate::{
     replicate::{
         Peers,
         peer::PeerOptions,
-        receiver::{Receiver, ReceiverOptions},
+        receiver::{Receiver, ReceiverOptions, Senders},
     },
     store_api::{InfoApi, StoreApi, StoreLimits, TenantSource, TenantView},
     telemetry::{
@@ -38,6 +38,9 @@ use crate::{
     write::{self, WriteState},
 };
 
+/// How long a node waits at its start for the streams of its peers.
+const PEERS_WAIT_MAX: Duration = Duration::from_secs(3);
+
 /// The parts of one node.
 #[derive(Debug)]
 pub struct Parts {
@@ -47,6 +50,8 @@ pub struct Parts {
     opened: Arc<OnceLock<Opened>>,
     /// Other nodes; `None` for a node on its own.
     peers: Option<Arc<Peers>>,
+    /// Which of them send to this one.
+    senders: Senders,
 }
 
 /// What is there once the tenants are open. Before that writes are answered 503 and reads fail.
@@ -83,7 +88,7 @@ impl Parts {
             readiness: readiness.clone(),
         }));
         let peers = config.ring.as_ref().map(|ring| Peers::new(peer_options(ring)));
-        Ok(Self { config, readiness, uploads, opened, peers })
+        Ok(Self { config, readiness, uploads, opened, peers, senders: Senders::default() })
     }
 
     /// The routes of the write port. Served at once, with the gate of [`Readiness`] before them.
@@ -132,12 +137,12 @@ impl Parts {
 
     /// The receiving end of replication.
     fn receiver(&self, stop: CancellationToken) -> Receiver {
-        let (opened, readiness) = (self.opened.clone(), self.readiness.clone());
-        let tenants = move || {
-            let opened = opened.get().filter(|_| readiness.is_ready())?;
-            Some(opened.tenants.clone())
-        };
-        Receiver::new(tenants, ReceiverOptions::default(), stop)
+        // Copies are taken as soon as the tenants are open, before clients are: a node is ready when its
+        // peers send to it.
+        let opened = self.opened.clone();
+        let tenants = move || opened.get().map(|opened| opened.tenants.clone());
+        let (peers, senders) = (self.peers.clone(), self.senders.clone());
+        Receiver::new(tenants, ReceiverOptions::default(), peers, senders, stop)
     }
 
     /// Opens all tenants of `config.tsdb.path` and sets the write path. The node is ready when this
@@ -155,7 +160,30 @@ impl Parts {
         let write_router = write::router(write.clone());
         let set = self.opened.set(Opened { tenants, write, write_router, ring: Mutex::new(ring) });
         assert!(set.is_ok(), "a node is opened once");
+        self.wait_for_peers().await;
         Ok(())
+    }
+
+    /// Tells the peers that this node takes copies, and waits a little until those that live send to
+    /// it: else the next node of a rollout would stop while this one still misses its copies.
+    async fn wait_for_peers(&self) {
+        let Some((peers, ring)) = self.peers.as_ref().zip(self.config.ring.as_ref()) else { return };
+        if ring.local_endpoint.is_none() {
+            return;
+        }
+        peers.announce();
+        let deadline = Instant::now() + PEERS_WAIT_MAX;
+        // Those that live are connected to by then, if not before.
+        let settled = Instant::now() + ring.failure_timeout.min(PEERS_WAIT_MAX);
+        loop {
+            let connected = peers.connected();
+            let all_send = connected.iter().all(|peer| self.senders.has(peer));
+            let is_settled = connected.len() == peers.count() || Instant::now() >= settled;
+            if (is_settled && all_send) || Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Puts the ring in force that is there at start.

@@ -11,7 +11,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use metrics::{Counter, Gauge, counter, gauge};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -74,6 +74,10 @@ pub struct Peer {
     address: String,
     options: PeerOptions,
     current: ArcSwapOption<Connection>,
+    /// Ends the pause before the next attempt to connect.
+    wake: Notify,
+    /// Has the peer told that this node takes batches from now on.
+    announce: Notify,
     metrics: PeerMetrics,
 }
 
@@ -128,7 +132,8 @@ impl Peer {
         let metrics = PeerMetrics::new(&address);
         metrics.up.set(0.0);
         metrics.missed.increment(0);
-        Arc::new(Self { address, options, current: ArcSwapOption::empty(), metrics })
+        let (current, wake, announce) = (ArcSwapOption::empty(), Notify::new(), Notify::new());
+        Arc::new(Self { address, options, current, wake, announce, metrics })
     }
 
     /// Where it is.
@@ -144,6 +149,19 @@ impl Peer {
     /// The stream to it, if it is up.
     pub fn connection(&self) -> Option<Arc<Connection>> {
         self.current.load_full()
+    }
+
+    /// The peer has given a sign of life: connects to it at once if that is being waited for.
+    pub fn wake(&self) {
+        if self.current.load().is_none() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Tells the peer that this node takes batches from now on. If there is no stream to it, its
+    /// greeting will tell.
+    pub fn announce(&self) {
+        self.announce.notify_one();
     }
 
     /// Keeps a stream to the peer up until `stop` is cancelled.
@@ -173,6 +191,7 @@ impl Peer {
             let pause = backoff.mul_f64(rand::random_range(0.7..1.3));
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.wake.notified() => backoff = self.options.backoff_min,
                 () = sleep(pause) => {}
             }
             backoff = (backoff * 2).min(self.options.backoff_max);
@@ -236,9 +255,12 @@ impl Peer {
             let mut ticks = interval(self.options.ping_interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
+                let opened = tokio::select! {
+                    _ = ticks.tick() => false,
+                    () = self.announce.notified() => true,
+                };
                 self.metrics.unanswered.set(connection.unanswered_bytes() as f64);
-                let ping = PingRequest { sender: self.options.sender.clone() };
+                let ping = PingRequest { sender: self.options.sender.clone(), opened };
                 match timeout(patience, pings.ping(ping)).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(status)) => return Ended::Refused(Box::new(status)),

@@ -7,11 +7,12 @@
 //! What a batch holds was judged by the node that took it from the client: limits and the future
 //! are not looked at again.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::Stream;
 use metrics::{Counter, counter};
+use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::mpsc::{self, UnboundedSender},
@@ -28,7 +29,10 @@ use weir_proto::{
     },
 };
 
-use super::stream::{StreamError, StreamState};
+use super::{
+    Peers,
+    stream::{StreamError, StreamState},
+};
 use crate::tenants::Tenants;
 
 /// Frames that wait between network and thread.
@@ -53,20 +57,66 @@ impl Default for ReceiverOptions {
 pub struct Receiver {
     tenants: Arc<dyn Fn() -> Option<Arc<Tenants>> + Send + Sync>,
     options: ReceiverOptions,
+    /// Other nodes, if this one sends to them too.
+    peers: Option<Arc<Peers>>,
+    senders: Senders,
     stop: CancellationToken,
     refused: Counter,
 }
 
+/// Nodes that have a stream to this one, by name, with the number of their streams.
+#[derive(Clone, Debug, Default)]
+pub struct Senders(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Senders {
+    /// True if `sender` has a stream to this node.
+    pub fn has(&self, sender: &str) -> bool {
+        self.0.lock().contains_key(sender)
+    }
+
+    fn enter(&self, sender: String) -> Sender {
+        *self.0.lock().entry(sender.clone()).or_default() += 1;
+        Sender { name: sender, senders: self.clone() }
+    }
+}
+
+/// One stream of a node, counted until dropped.
+struct Sender {
+    name: String,
+    senders: Senders,
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let mut senders = self.senders.0.lock();
+        if let Some(count) = senders.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                senders.remove(&self.name);
+            }
+        }
+    }
+}
+
 impl Receiver {
-    /// A receiver that stores into the tenants that `tenants` gives, `None` while the node is not
-    /// ready. Streams end when `stop` is cancelled.
+    /// A receiver that stores into the tenants that `tenants` gives, `None` while they are not open.
+    /// Streams end when `stop` is cancelled.
     pub fn new(
         tenants: impl Fn() -> Option<Arc<Tenants>> + Send + Sync + 'static,
         options: ReceiverOptions,
+        peers: Option<Arc<Peers>>,
+        senders: Senders,
         stop: CancellationToken,
     ) -> Self {
         let refused = counter!("weir_replication_streams_refused_total");
-        Self { tenants: Arc::new(tenants), options, stop, refused }
+        Self { tenants: Arc::new(tenants), options, peers, senders, stop, refused }
+    }
+
+    /// `sender` lives: what waits before connecting to it need not wait.
+    fn wake(&self, sender: &str) {
+        if let Some(peers) = &self.peers {
+            peers.wake(sender);
+        }
     }
 
     fn check(&self, hello: &Hello) -> Result<(), Status> {
@@ -104,6 +154,8 @@ impl Replication for Receiver {
             self.refused.increment(1);
             return Err(status);
         }
+        self.wake(&hello.sender);
+        let sender = self.senders.enter(hello.sender);
         let (answers, outgoing) = mpsc::unbounded_channel();
         let welcome = Welcome { version: FRAME_VERSION, dictionary_max: self.options.dictionary_max };
         let _ = answers.send(Ok(ReplicateResponse { message: Some(Outgoing::Welcome(welcome)) }));
@@ -116,11 +168,18 @@ impl Replication for Receiver {
                 move || store_all(state, queue, &answers)
             })
             .map_err(|error| Status::resource_exhausted(format!("cannot start a thread: {error}")))?;
-        tokio::spawn(read_all(incoming, frames, answers, self.stop.clone()));
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let _sender = sender;
+            read_all(incoming, frames, answers, stop).await;
+        });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(outgoing))))
     }
 
-    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+    async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        if request.get_ref().opened {
+            self.wake(&request.get_ref().sender);
+        }
         Ok(Response::new(PingResponse { ready: (self.tenants)().is_some() }))
     }
 }

@@ -315,7 +315,7 @@ async fn a_ring_file_is_changed_under_load() {
     }
     assert_eq!(union.len(), 200);
     assert!(union.values().all(|times| *times == sent), "all that was sent is on some node");
-    assert!(cluster.read(3).await.len() > 100, "the new node has its share");
+    assert!(cluster.read(3).await.len() > 40, "the new node has its share, which is about 100");
     processes.into_iter().for_each(Process::stop);
 }
 
@@ -368,5 +368,54 @@ async fn a_router_stores_nothing_and_too_few_nodes_are_told() {
     let answer = write(t + 5000).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     router_process.stop();
+    processes.into_iter().flatten().for_each(Process::stop);
+}
+
+/// All nodes are restarted, one after the other, each as soon as the one before is ready, while a client
+/// writes that goes to the next node when it cannot connect. No answer is a 5xx.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_gives_no_5xx() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(temp.path(), &["a", "b", "c"], &[]);
+    let mut processes: Vec<Option<Process>> = cluster.start(0..3).await.into_iter().map(Some).collect();
+    let (restarted, mut end) = tokio::sync::watch::channel(false);
+    let urls: Vec<String> = cluster.sites.iter().map(NodeSite::write_url).collect();
+    let first_t = now_ms() - 3_000_000;
+    let writer = tokio::spawn(async move {
+        let mut t = first_t;
+        let mut node = 0;
+        while !*end.borrow_and_update() {
+            t += 1000;
+            let mut attempts = 0;
+            loop {
+                match post(&urls[node], Some(TENANT.as_bytes()), request(0..50, t)).await {
+                    Ok(answer) if answer.status == 200 => break,
+                    Ok(answer) => panic!("at {t}: {} {}", answer.status, answer.text()),
+                    // As Prometheus does.
+                    Err(_) => attempts += 1,
+                }
+                assert!(attempts < 100, "no node takes the request at {t}");
+                node = (node + 1) % urls.len();
+            }
+            node = (node + 1) % urls.len();
+        }
+        t
+    });
+    for _ in 0..2 {
+        for (node, process) in processes.iter_mut().enumerate() {
+            process.take().unwrap().stop();
+            *process = Some(cluster.sites[node].start().await);
+        }
+    }
+    restarted.send(true).unwrap();
+    let last_t = writer.await.unwrap();
+    assert!(last_t > first_t + 100_000, "only {} requests", (last_t - first_t) / 1000);
+    let found = [cluster.read(0).await, cluster.read(1).await, cluster.read(2).await];
+    for series in 0..50 {
+        for t in (first_t + 1000..=last_t).step_by(1000) {
+            let copies = found.iter().filter(|found| found[&series].contains(&t)).count();
+            assert!(copies >= 2, "series {series} at {t} has {copies} copies");
+        }
+    }
     processes.into_iter().flatten().for_each(Process::stop);
 }
