@@ -20,6 +20,7 @@
 mod board;
 mod bundle;
 mod columns;
+mod exchange;
 mod grouping;
 mod layout;
 mod quota;
@@ -136,6 +137,7 @@ pub fn plan(request: &Request<'_>) -> Result<Plan, PlanError> {
         layout::fill(&mut board);
     } else {
         bundle::settle(&mut board);
+        exchange::save_moves(&mut board);
         if request.goal == Goal::Regroup {
             regroup::regroup(&mut board);
         }

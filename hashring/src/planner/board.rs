@@ -30,6 +30,8 @@ pub(super) struct Board {
     held: Vec<u64>,
     /// Row by row.
     cells: Vec<Node>,
+    /// The cells of the table that the plan starts from, with holes for nodes that go.
+    cells_before: Vec<Node>,
     /// For each pair of nodes, in both orders, how many rows have both.
     shared_rows: Vec<u32>,
 }
@@ -62,6 +64,7 @@ impl Board {
             numbers,
             targets: vec![0; count],
             held: vec![0; count],
+            cells_before: cells.clone(),
             cells,
             shared_rows: Vec::new(),
         };
@@ -172,6 +175,39 @@ impl Board {
             Some(held) => held.saturating_sub(self.targets[usize::from(node)]),
             None => u64::MAX,
         }
+    }
+
+    /// True if the node owns the slot in the table that the plan starts from.
+    pub(super) fn owned_before(&self, slot: Slot, node: Node) -> bool {
+        self.row_before(slot).contains(&node)
+    }
+
+    /// The members that own the slot in the table that the plan starts from, and holes.
+    pub(super) fn row_before(&self, slot: Slot) -> &[Node] {
+        &self.cells_before[slot.index() * self.replicas..][..self.replicas]
+    }
+
+    /// How many moves lead to the board as it is.
+    pub(super) fn moves(&self) -> u64 {
+        let new = |slot| self.row(slot).iter().filter(|&&node| !self.owned_before(slot, node)).count() as u64;
+        self.slots().map(new).sum()
+    }
+
+    /// No plan has fewer moves than this: every node takes what it lacks. There may be none that has so
+    /// few, as not every cell can go straight to any node.
+    pub(super) fn moves_min(&self) -> u64 {
+        let mut lacking = self.targets.clone();
+        for &node in &self.cells_before {
+            if let Some(lacking) = lacking.get_mut(usize::from(node)) {
+                *lacking = lacking.saturating_sub(1);
+            }
+        }
+        lacking.iter().sum()
+    }
+
+    /// The most nodes of one domain in a row.
+    pub(super) fn domain_nodes_max(&self) -> usize {
+        self.domain_nodes_max
     }
 
     /// How many rows have both nodes.

@@ -1,10 +1,11 @@
-//! Moves as few cells as can be until every node has its quota.
+//! Moves cells until every node has its quota.
 //!
 //! Cells go from nodes with too many, and from holes, to nodes with too few. Which cells a node gets
 //! is decided by bundles: all cells of one owner in rows with the same other nodes. A bundle is the
 //! better the fewer nodes share a slot after it than before, so a node that takes several prefers rows
 //! with nodes that it meets anyway. Where no cell can go straight from one who has too many to one
-//! who has too few, others pass cells on.
+//! who has too few, others pass cells on. That is few moves, but not always the fewest: what is too
+//! much is saved afterwards, see [`exchange`](super::exchange).
 
 use std::{
     cmp::Reverse,

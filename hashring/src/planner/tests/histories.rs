@@ -1,7 +1,5 @@
 //! Random histories of a pool, against what can be computed in another way.
 
-use proptest::test_runner::RngSeed;
-
 use super::*;
 
 /// The fewest slots, so that many histories are played.
@@ -308,26 +306,21 @@ proptest! {
     }
 }
 
-/// A result that is known to be wrong: the rule is a tenth more than the least, and a few nodes of
-/// different weights that come at once are given more. Mend the planner, then this test.
+/// Three nodes of different weights come at once. The first takes all that node 3 has too much, so the
+/// last, which is of the zone of node 3, has to find rows without it. It is 576 moves if the second has
+/// taken these, and cells then reach the last through others.
 #[test]
-fn a_history_that_moves_an_eighth_too_much() {
+fn cells_are_not_taken_from_those_who_need_them_more() {
     let events = [Event::Join(vec![(2, 2)]), Event::Join(vec![(0, 2), (1, 1), (2, 1)])];
-    assert_eq!(play(3, 2, &events, true), (576, 512));
-}
-
-/// Histories that are the same in each run, because some are known to break the rule, see above.
-fn same_histories() -> ProptestConfig {
-    ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() }
+    assert_eq!(play(3, 2, &events, true), (512, 512));
 }
 
 proptest! {
-    #![proptest_config(same_histories())]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn moves_are_about_the_least_possible(zones in 0..6_usize, replicas in 2..=3_u8, events in events()) {
+    fn moves_are_the_least_possible(zones in 0..6_usize, replicas in 2..=3_u8, events in events()) {
         let (moves, least) = play(zones, replicas, &events, true);
-        prop_assert!(moves >= least, "{moves} moves, {least} are the least: the test counts wrong");
-        prop_assert!(moves as f64 <= 1.1 * least as f64 + 3.0, "{moves} moves, {least} are the least");
+        prop_assert_eq!(moves, least, "moves of the planner, and the least");
     }
 }
