@@ -25,7 +25,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use self::peer::{Peer, PeerOptions};
 
@@ -40,7 +40,13 @@ pub struct Peers {
 /// A peer whose task ends when this is dropped.
 struct Running {
     peer: Arc<Peer>,
-    _stop: DropGuard,
+    stop: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Peers {
@@ -54,7 +60,16 @@ impl Peers {
     /// go.
     pub fn keep(&self, addresses: &[&str]) {
         let mut peers = self.peers.lock();
-        peers.retain(|known, _| addresses.contains(&known.as_str()));
+        peers.retain(|known, running| {
+            let keep = addresses.contains(&known.as_str());
+            if !keep {
+                // At once, not when its task gets to it: who is not in the map is not told of numbers
+                // that are used again.
+                running.stop.cancel();
+                running.peer.down();
+            }
+            keep
+        });
         for &address in addresses {
             if peers.contains_key(address) {
                 continue;
@@ -62,7 +77,7 @@ impl Peers {
             let peer = Peer::new(address.to_owned(), self.options.clone());
             let stop = CancellationToken::new();
             self.runtime.spawn(peer.clone().run(stop.clone()));
-            peers.insert(address.to_owned(), Running { peer, _stop: stop.drop_guard() });
+            peers.insert(address.to_owned(), Running { peer, stop });
         }
     }
 

@@ -85,7 +85,7 @@ pub struct WriteConfig {
     pub turn_timeout: Duration,
     /// What refused senders are told to wait.
     pub retry_after: Duration,
-    /// Longest wait for the copies of a request, from the moment they are sent
+    /// Longest wait for the copies of a request, once this node has stored its own
     /// (`--receive-forward-timeout`).
     pub forward_timeout: Duration,
 }
@@ -208,11 +208,6 @@ impl WriteState {
     /// label sets before.
     pub fn forget_series(&self) {
         self.rules.rcu(|rules| Rules { generation: rules.generation + 1, routing: rules.routing.clone() });
-    }
-
-    /// The ring that series are placed by.
-    pub fn routing(&self) -> Option<Arc<Routing>> {
-        self.rules.load().routing.clone()
     }
 
     fn judge<'a>(&'a self, now: SystemTime, ring: Option<(&'a TenantRing, &'a str)>) -> Judge<'a> {

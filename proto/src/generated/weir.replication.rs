@@ -76,6 +76,9 @@ pub struct Verdict {
     /// Why nothing was stored, for people.
     #[prost(string, tag = "5")]
     pub cause: ::prost::alloc::string::String,
+    /// The numbers of the series in `unknown`, which the sender has to define anew.
+    #[prost(uint32, repeated, tag = "6")]
+    pub unknown_numbers: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
@@ -101,19 +104,21 @@ pub struct PingResponse {
     #[prost(bool, tag = "1")]
     pub ready: bool,
 }
+/// A sender takes a number it does not know for UNAVAILABLE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Outcome {
+    Unspecified = 0,
     /// All samples are as durable as the receiver promises, but those listed.
-    Stored = 0,
+    Stored = 1,
     /// Nothing is stored, and it may be different soon.
-    Unavailable = 1,
+    Unavailable = 2,
     /// The receiver does not own the series by a ring that is newer than the sender's.
-    StaleRing = 2,
+    StaleRing = 3,
     /// The receiver has no ring that is as new as the sender's.
-    RingBehind = 3,
+    RingBehind = 4,
     /// Of equal rings, the sender's says that the receiver owns the series and the receiver's not.
-    NotOwner = 4,
+    NotOwner = 5,
 }
 impl Outcome {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -122,6 +127,7 @@ impl Outcome {
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
+            Self::Unspecified => "OUTCOME_UNSPECIFIED",
             Self::Stored => "STORED",
             Self::Unavailable => "UNAVAILABLE",
             Self::StaleRing => "STALE_RING",
@@ -132,6 +138,7 @@ impl Outcome {
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
+            "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
             "STORED" => Some(Self::Stored),
             "UNAVAILABLE" => Some(Self::Unavailable),
             "STALE_RING" => Some(Self::StaleRing),

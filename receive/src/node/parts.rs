@@ -142,7 +142,9 @@ impl Parts {
         let opened = self.opened.clone();
         let tenants = move || opened.get().map(|opened| opened.tenants.clone());
         let (peers, senders) = (self.peers.clone(), self.senders.clone());
-        Receiver::new(tenants, ReceiverOptions::default(), peers, senders, stop)
+        let endpoint = self.config.ring.as_ref().and_then(|ring| ring.local_endpoint.clone());
+        let options = ReceiverOptions { endpoint, ..ReceiverOptions::default() };
+        Receiver::new(tenants, options, peers, senders, stop)
     }
 
     /// Opens all tenants of `config.tsdb.path` and sets the write path. The node is ready when this

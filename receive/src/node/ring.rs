@@ -32,8 +32,8 @@ pub struct RingKeeper {
     peers: Arc<Peers>,
     /// Rings that were put in force so far.
     epoch: u64,
-    /// The text of the newest ring that was looked at, good or bad.
-    seen: Option<String>,
+    /// The text of the newest ring that was looked at, and whether it is in force.
+    seen: Option<(String, bool)>,
     successful: Gauge,
     success_time: Gauge,
     hash: Gauge,
@@ -71,11 +71,18 @@ impl RingKeeper {
         counter!("thanos_receive_hashrings_file_refreshes_total").increment(1);
         let read = self.read_text();
         let changed = match read {
-            Ok(text) if self.seen.as_ref() == Some(&text) => return Ok(None),
             Ok(text) => {
+                if let Some((seen, is_good)) = &self.seen
+                    && *seen == text
+                {
+                    // It could not be read in between, maybe.
+                    self.successful.set(f64::from(u8::from(*is_good)));
+                    return Ok(None);
+                }
                 counter!("thanos_receive_hashrings_file_changes_total").increment(1);
-                self.seen = Some(text.clone());
-                self.build(&text)
+                let built = self.build(&text);
+                self.seen = Some((text, built.is_ok()));
+                built
             }
             Err(error) => Err(error),
         };

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 use weir_proto::{
     replication::{BatchWriter, SeriesName},
-    weir_replication::Verdict,
+    weir_replication::{Outcome, Verdict},
 };
 
 /// The ring that a batch was split by.
@@ -74,6 +75,8 @@ pub struct BatchTerms<'a> {
     pub ring: RingStamp,
     /// A time near those of the samples.
     pub base_ms: i64,
+    /// Number of its samples.
+    pub samples: u64,
     /// Comes back with the answer.
     pub mark: usize,
     /// Where the answer goes.
@@ -85,6 +88,7 @@ pub struct BatchTerms<'a> {
 struct Unanswered {
     mark: usize,
     bytes: usize,
+    samples: u64,
     answers: UnboundedSender<BatchAnswer>,
 }
 
@@ -110,13 +114,18 @@ pub struct Connection {
     window_bytes: usize,
     /// Numbers from here on are not defined on this stream.
     dictionary_max: u32,
+    /// Samples that were sent and are not stored by the peer, whoever still asks for them.
+    missed: Counter,
 }
 
 impl Connection {
     /// A stream on which nothing was sent. At most `window_bytes` are unanswered before batches are
     /// refused; series with numbers of `dictionary_max` and more travel without their number.
-    pub fn new(window_bytes: usize, dictionary_max: u32) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Notify::new(), window_bytes, dictionary_max })
+    ///
+    /// `missed` counts samples of batches that the peer did not store.
+    pub fn new(window_bytes: usize, dictionary_max: u32, missed: Counter) -> Arc<Self> {
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { state, changed, window_bytes, dictionary_max, missed })
     }
 
     /// Writes a batch into the frame that goes next. Its answer comes through `terms.answers`, also
@@ -161,8 +170,9 @@ impl Connection {
             }
         }
         let bytes = batch.finish();
-        let answers = terms.answers.clone();
-        state.unanswered.insert(sequence, Unanswered { mark: terms.mark, bytes, answers });
+        debug_assert!(bytes > 0, "a batch has series");
+        let (samples, answers) = (terms.samples, terms.answers.clone());
+        state.unanswered.insert(sequence, Unanswered { mark: terms.mark, bytes, samples, answers });
         state.unanswered_bytes += bytes;
         self.changed.notify_one();
         Ok(bytes)
@@ -186,25 +196,33 @@ impl Connection {
         }
     }
 
-    /// Passes the receiver's verdicts on to those who sent the batches.
+    /// Passes the receiver's verdicts on to those who sent the batches. Series whose numbers the
+    /// receiver cannot use any more are defined anew when they come again, whether somebody still
+    /// waits for this answer or not.
     pub fn settle(&self, verdicts: Vec<Verdict>) {
         let mut state = self.state.lock();
+        let state = &mut *state;
         for verdict in verdicts {
             let Some(batch) = state.unanswered.remove(&verdict.sequence) else { continue };
             state.unanswered_bytes -= batch.bytes;
-            // Whoever sent it may have been decided without this answer.
-            let _ = batch.answers.send(BatchAnswer { mark: batch.mark, verdict: Some(verdict) });
+            undefine(&mut state.defined, verdict.unknown_numbers.iter().copied());
+            let unknown = verdict.unknown.len() as u64;
+            if !is_stored(&verdict) {
+                self.missed.increment(batch.samples);
+                tracing::debug!(cause = verdict.cause, "a peer did not store a batch");
+            }
+            let answer = BatchAnswer { mark: batch.mark, verdict: Some(verdict) };
+            // Whoever sent it may have been decided without this answer; then nobody sends what was
+            // unknown again. Most series have one sample in a batch.
+            if batch.answers.send(answer).is_err() {
+                self.missed.increment(unknown);
+            }
         }
     }
 
-    /// The receiver cannot use these numbers any more: they are defined anew when they come again.
+    /// These numbers are for other series from now on: they are defined anew when they come again.
     pub fn forget(&self, numbers: impl IntoIterator<Item = u32>) {
-        let mut state = self.state.lock();
-        for number in numbers {
-            if let Some(word) = state.defined.get_mut(number as usize / 64) {
-                *word &= !(1 << (number % 64));
-            }
-        }
+        undefine(&mut self.state.lock().defined, numbers);
     }
 
     /// Ends the connection. All batches without an answer are answered with none.
@@ -217,14 +235,10 @@ impl Connection {
             std::mem::take(&mut state.unanswered)
         };
         for batch in unanswered.into_values() {
+            self.missed.increment(batch.samples);
             let _ = batch.answers.send(BatchAnswer { mark: batch.mark, verdict: None });
         }
         self.changed.notify_one();
-    }
-
-    /// True after [`Self::close`].
-    pub fn is_closed(&self) -> bool {
-        self.state.lock().closed
     }
 
     /// Bytes without an answer.
@@ -244,6 +258,19 @@ fn define(defined: &mut Vec<u64>, number: u32) {
         defined.resize(word + 1, 0);
     }
     defined[word] |= 1 << (number % 64);
+}
+
+/// True if the receiver says so in words that this version knows.
+pub fn is_stored(verdict: &Verdict) -> bool {
+    Outcome::try_from(verdict.outcome) == Ok(Outcome::Stored)
+}
+
+fn undefine(defined: &mut [u64], numbers: impl IntoIterator<Item = u32>) {
+    for number in numbers {
+        if let Some(word) = defined.get_mut(number as usize / 64) {
+            *word &= !(1 << (number % 64));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -282,7 +309,7 @@ mod tests {
     impl Sender {
         fn new(window_bytes: usize) -> Self {
             let (answers, answered) = unbounded_channel();
-            Self { connection: Connection::new(window_bytes, 100), answers, answered }
+            Self { connection: Connection::new(window_bytes, 100, Counter::noop()), answers, answered }
         }
 
         fn send(
@@ -292,7 +319,8 @@ mod tests {
             series: &[(Option<u32>, &'static str)],
         ) -> Result<usize, NotTaken> {
             let ring = RingStamp { epoch: 3, digest: 4 };
-            let terms = BatchTerms { tenant, ring, base_ms: 1000, mark, answers: &self.answers };
+            let samples = series.len() as u64;
+            let terms = BatchTerms { tenant, ring, base_ms: 1000, samples, mark, answers: &self.answers };
             self.connection.send(&terms, &Some3(series.to_vec()))
         }
 
@@ -331,6 +359,27 @@ mod tests {
         sender.connection.forget([5, 7, 5000]);
         sender.send(3, "t", &[(Some(5), "e"), (Some(99), "d")]).unwrap();
         assert_eq!(sender.next().await, ["3 0: 5e 99"]);
+    }
+
+    /// Also when the request was decided by others and nobody reads the answer.
+    #[tokio::test]
+    async fn what_the_receiver_does_not_know_is_defined_anew() {
+        let mut sender = Sender::new(1 << 20);
+        sender.send(0, "t", &[(Some(5), "a"), (Some(6), "b")]).unwrap();
+        sender.next().await;
+        sender.send(1, "t", &[(Some(5), "a"), (Some(6), "b")]).unwrap();
+        assert_eq!(sender.next().await, ["1 0: 5 6"]);
+        (sender.answers, sender.answered) = unbounded_channel();
+        sender.connection.settle(vec![Verdict { unknown: vec![1], unknown_numbers: vec![6], ..verdict(1) }]);
+        sender.send(2, "t", &[(Some(5), "a"), (Some(6), "b")]).unwrap();
+        assert_eq!(sender.next().await, ["2 0: 5 6b"]);
+    }
+
+    #[test]
+    fn only_a_known_word_means_stored() {
+        let of = |outcome: i32| is_stored(&Verdict { outcome, ..Verdict::default() });
+        assert!(of(Outcome::Stored.into()));
+        assert!(!of(0) && !of(Outcome::Unavailable.into()) && !of(99));
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ use weir_proto::{
 };
 
 use super::connection::Connection;
+use crate::grpc::MESSAGE_BYTES_MAX;
 
 /// Frames that are handed to the network before it takes them.
 const FRAMES_QUEUED: usize = 1;
@@ -198,8 +199,8 @@ impl Peer {
         }
     }
 
-    /// Takes the stream down. True if it was up.
-    fn down(&self) -> bool {
+    /// Takes the stream down: nothing is sent on it any more. True if it was up.
+    pub fn down(&self) -> bool {
         let connection = self.current.swap(None);
         self.metrics.up.set(0.0);
         self.metrics.unanswered.set(0.0);
@@ -225,7 +226,8 @@ impl Peer {
         if welcome.version != FRAME_VERSION {
             return Err(Ended::Version(welcome.version));
         }
-        let connection = Connection::new(self.options.window_bytes, welcome.dictionary_max);
+        let connection =
+            Connection::new(self.options.window_bytes, welcome.dictionary_max, self.metrics.missed.clone());
         self.current.store(Some(connection.clone()));
         self.metrics.up.set(1.0);
         self.metrics.connects.increment(1);
@@ -298,7 +300,9 @@ impl Peer {
         };
         let hello = ReplicateRequest { message: Some(Request::Hello(hello)) };
         frames.send(hello).await.map_err(|_| Ended::Closed)?;
-        let mut client = ReplicationClient::new(channel).max_encoding_message_size(usize::MAX);
+        let mut client = ReplicationClient::new(channel)
+            .max_encoding_message_size(usize::MAX)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let answers = client.replicate(ReceiverStream::new(queue)).await.map_err(Box::new)?;
         let mut answers = answers.into_inner();
         match answers.message().await.map_err(Box::new)? {

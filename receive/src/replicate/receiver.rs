@@ -43,13 +43,16 @@ const FRAMES_QUEUED: usize = 4;
 pub struct ReceiverOptions {
     /// The cluster; all zero where a ring file places series.
     pub cluster_id: [u8; 16],
-    /// Series that a stream may number: 24 bytes each, when used.
+    /// Series that a stream may number: 24 bytes for each number up to the greatest in use.
     pub dictionary_max: u32,
+    /// What the ring calls this node. A stream that is meant for another one is refused: its samples
+    /// would count as a copy on a node that does not have them. `None` where no ring names this node.
+    pub endpoint: Option<String>,
 }
 
 impl Default for ReceiverOptions {
     fn default() -> Self {
-        Self { cluster_id: [0; 16], dictionary_max: 16 << 20 }
+        Self { cluster_id: [0; 16], dictionary_max: 16 << 20, endpoint: None }
     }
 }
 
@@ -127,6 +130,15 @@ impl Receiver {
         if hello.cluster_id != self.options.cluster_id {
             return Err(Status::failed_precondition("this node belongs to another cluster"));
         }
+        if let Some(endpoint) = &self.options.endpoint
+            && *endpoint != hello.target
+        {
+            let text = format!("this node is {endpoint} of its ring, not {}", hello.target);
+            return Err(Status::failed_precondition(text));
+        }
+        if hello.sender == hello.target {
+            return Err(Status::failed_precondition("a node sends to itself"));
+        }
         Ok(())
     }
 }
@@ -203,7 +215,11 @@ async fn read_all(
         };
         match message {
             Ok(Some(ReplicateRequest { message: Some(Incoming::Frame(frame)) })) => {
-                if frames.send(frame).await.is_err() {
+                let handed_on = tokio::select! {
+                    () = stop.cancelled() => return refuse(Status::unavailable("the node stops")),
+                    handed_on = frames.send(frame) => handed_on,
+                };
+                if handed_on.is_err() {
                     return;
                 }
             }

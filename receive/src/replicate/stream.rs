@@ -15,6 +15,9 @@ use weir_tsdb::{
 
 use crate::tenants::{Tenant, TenantName, Tenants};
 
+/// Tenants that a stream may name.
+const TENANTS_MAX: u32 = 1 << 20;
+
 /// What ends a stream.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -47,8 +50,8 @@ pub struct StreamState {
     dictionary: Vec<Option<Defined>>,
     stream_tenants: Vec<StreamTenant>,
     batch: AppendBatch,
-    /// Places in the message of the series that are in `batch`.
-    place_of: Vec<u32>,
+    /// Places in the message of the series that are in `batch`, and their numbers.
+    place_of: Vec<(u32, Option<u32>)>,
     /// Number and index in `batch` of the series that are defined by the message.
     defining: Vec<(u32, usize)>,
     received: Counter,
@@ -84,14 +87,15 @@ impl StreamState {
 
     fn store_batch(&mut self, mut message: BatchReader<'_>) -> Result<Verdict, StreamError> {
         let head = *message.head();
-        let mut verdict = Verdict { sequence: head.sequence, ..Verdict::default() };
+        let mut verdict =
+            Verdict { sequence: head.sequence, outcome: Outcome::Stored.into(), ..Verdict::default() };
         if let Some(name) = head.tenant_name {
             self.learn_tenant(head.tenant, name)?;
         }
-        self.read(&mut message, head.tenant, &mut verdict.unknown)?;
+        self.read(&mut message, head.tenant, &mut verdict)?;
         let tenant = match self.open_tenant(head.tenant) {
             Ok(tenant) => tenant,
-            Err(cause) => return Ok(unavailable(verdict, cause)),
+            Err(cause) => return Ok(unavailable(&verdict, cause)),
         };
         if self.batch.series_count() == 0 {
             return Ok(verdict);
@@ -100,7 +104,7 @@ impl StreamState {
         tenant.note_storage(appended.as_ref().map(drop));
         let settled = appended.and_then(|ticket| tenant.db.wait_durable(ticket));
         if let Err(error) = settled {
-            return Ok(unavailable(verdict, error.to_string()));
+            return Ok(unavailable(&verdict, error.to_string()));
         }
         self.received.increment(self.batch.sample_count() as u64);
         for &(number, index) in &self.defining {
@@ -112,30 +116,34 @@ impl StreamState {
             self.dictionary[number] = defined;
         }
         let place = |index: u32| self.place_of.get(index as usize).copied().unwrap_or_default();
-        verdict.unknown.extend(self.batch.outdated().iter().map(|index| place(*index)));
+        for (place, number) in self.batch.outdated().iter().map(|index| place(*index)) {
+            verdict.unknown.push(place);
+            verdict.unknown_numbers.extend(number);
+        }
         verdict.refused.extend(self.batch.refused().iter().map(|refused| Refused {
-            series: place(refused.series),
+            series: place(refused.series).0,
             reason: reason(refused.reason).into(),
             time_ms: refused.sample.t,
         }));
         Ok(verdict)
     }
 
-    /// Reads the series of a message into `self.batch`; those whose number is not known go to
-    /// `unknown`.
+    /// Reads the series of a message into `self.batch`; those whose number is not known go into the
+    /// verdict.
     fn read(
         &mut self,
         message: &mut BatchReader<'_>,
         tenant: u32,
-        unknown: &mut Vec<u32>,
+        verdict: &mut Verdict,
     ) -> Result<(), FrameError> {
         self.batch.clear();
         self.place_of.clear();
         self.defining.clear();
         let mut place = 0;
         while let Some(series) = message.next_series()? {
-            let known = match (series.number, series.labels) {
-                (number, Some(labels)) => {
+            let number = series.number;
+            let known = match (number, series.labels) {
+                (_, Some(labels)) => {
                     if let Some(number) = number.filter(|number| *number < self.dictionary_max) {
                         // What it meant before must not be used any more, whatever becomes of this
                         // batch: the sender takes the number for defined.
@@ -143,6 +151,9 @@ impl StreamState {
                             *before = None;
                         }
                         self.defining.push((number, self.batch.series_count()));
+                    }
+                    if labels.clone().next().is_none() {
+                        return Err(FrameError { what: "series without labels", offset: 0 });
                     }
                     let labels =
                         Labels::from_sorted(labels.clone()).unwrap_or_else(|| Labels::from_pairs(labels));
@@ -156,27 +167,42 @@ impl StreamState {
                             self.batch.push_known(defined.handle);
                             true
                         }
-                        None => false,
+                        // A series may come more than once in the message that defines it.
+                        None => self.push_as_defined(number),
                     }
                 }
                 (None, None) => false,
             };
             if known {
-                self.place_of.push(place);
+                self.place_of.push((place, number));
                 while let Some((t, bits)) = message.next_sample()? {
                     self.batch.push_sample(Sample { t, bits });
                 }
             } else {
-                unknown.push(place);
+                verdict.unknown.push(place);
+                verdict.unknown_numbers.extend(number);
             }
             place += 1;
         }
         Ok(())
     }
 
+    /// Begins a series that this message has defined before. False if it has not.
+    fn push_as_defined(&mut self, number: u32) -> bool {
+        let defined = self.defining.iter().rev().find(|(defined, _)| *defined == number);
+        let Some(labels) = defined.and_then(|(_, index)| self.batch.labels(*index)).cloned() else {
+            return false;
+        };
+        self.batch.push_labels(labels);
+        true
+    }
+
     fn learn_tenant(&mut self, number: u32, name: &str) -> Result<(), FrameError> {
-        if number as usize != self.stream_tenants.len() {
-            return Err(FrameError { what: "tenants are not numbered one after the other", offset: 0 });
+        if number as usize != self.stream_tenants.len() || number >= TENANTS_MAX {
+            return Err(FrameError {
+                what: "tenants are not numbered one after the other, or too many",
+                offset: 0,
+            });
         }
         let name = TenantName::new(name).map_err(|cause| format!("invalid tenant {name:?}: {cause}"));
         self.stream_tenants.push(StreamTenant { name, open: None });
@@ -198,13 +224,13 @@ impl StreamState {
     }
 }
 
-fn unavailable(verdict: Verdict, cause: String) -> Verdict {
+fn unavailable(verdict: &Verdict, cause: String) -> Verdict {
     Verdict {
+        sequence: verdict.sequence,
         outcome: Outcome::Unavailable.into(),
+        unknown_numbers: verdict.unknown_numbers.clone(),
         cause,
-        unknown: Vec::new(),
-        refused: Vec::new(),
-        ..verdict
+        ..Verdict::default()
     }
 }
 

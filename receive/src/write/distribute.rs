@@ -12,14 +12,14 @@ use tokio::{
 };
 use weir_proto::{
     remote_write::label_iter,
-    weir_replication::{Outcome, Reason, Verdict},
+    weir_replication::{Reason, Verdict},
 };
 use weir_tsdb::append::AppendBatch;
 
 use crate::{
     answer::Refusal,
     replicate::{
-        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink},
+        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink, is_stored},
         quorum::{Decision, Vote, Votes},
         routing::{Member, TenantRing},
     },
@@ -44,8 +44,8 @@ struct Share {
     series: Vec<u32>,
 }
 
-/// Samples that an owner refused, by series: why, when, and how many.
-type Conflicts = BTreeMap<u32, (Refusal, i64, u64)>;
+/// The first sample that an owner refused, by series: why, and its time.
+type Conflicts = BTreeMap<u32, (Refusal, i64)>;
 
 /// A request on its way.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub struct Content<'a> {
 struct Part<'a> {
     content: Content<'a>,
     series: &'a [u32],
+    /// Send all of them with their labels and without their numbers.
+    anonymous: bool,
 }
 
 impl Part<'_> {
@@ -93,7 +95,7 @@ impl BatchSource for Part<'_> {
     }
 
     fn number(&self, index: usize) -> Option<u32> {
-        self.place(index).1?.number
+        if self.anonymous { None } else { self.place(index).1?.number }
     }
 
     fn with_labels(&self, index: usize, sink: &mut LabelSink<'_>) {
@@ -142,7 +144,7 @@ impl Distribution {
         }
         for mark in 0..distribution.shares.len() {
             let share = &distribution.shares[mark];
-            let part = Part { content, series: &share.series };
+            let part = Part { content, series: &share.series, anonymous: false };
             let sent = send(&part, ring.member(share.member), ring, mark, &distribution.sender);
             distribution.note_sent(sent, mark);
         }
@@ -210,8 +212,7 @@ impl Distribution {
     }
 
     fn note_conflict(&mut self, series: u32, reason: Refusal, time_ms: i64) {
-        let entry = self.conflicts.entry(series).or_insert((reason, time_ms, 0));
-        entry.2 += 1;
+        self.conflicts.entry(series).or_insert((reason, time_ms));
     }
 
     /// Collects answers until the request is decided, all have answered, or `deadline` is over.
@@ -225,8 +226,7 @@ impl Distribution {
 
     fn take(&mut self, answer: BatchAnswer, content: Content<'_>, ring: &TenantRing) {
         let mark = answer.mark;
-        let Some(verdict) = answer.verdict.filter(|verdict| verdict.outcome() == Outcome::Stored) else {
-            self.count_missed(mark, content, ring);
+        let Some(verdict) = answer.verdict.filter(is_stored) else {
             return self.vote_all(mark, Vote::Missed);
         };
         let Verdict { unknown, refused, .. } = verdict;
@@ -235,22 +235,21 @@ impl Distribution {
         }
         let series = self.series_of(mark).to_vec();
         let mut votes = vec![Some(Vote::Stored); series.len()];
-        // The same conflict is told by several owners; one tale is enough.
-        let told: Vec<u32> = self.conflicts.keys().copied().collect();
         for conflict in &refused {
             let place = conflict.series as usize;
             let (Some(vote), Some(&index)) = (votes.get_mut(place), series.get(place)) else { continue };
             *vote = Some(Vote::Refused);
-            if told.binary_search(&index).is_err() {
-                self.note_conflict(index, refusal(conflict.reason()), conflict.time_ms);
-            }
+            self.note_conflict(index, refusal(conflict.reason()), conflict.time_ms);
         }
         let mut again = Vec::new();
         for place in unknown {
             let place = place as usize;
-            if let (Some(vote), Some(index)) = (votes.get_mut(place), series.get(place)) {
-                *vote = None;
-                again.push(*index);
+            let (Some(vote), Some(&index)) = (votes.get_mut(place), series.get(place)) else { continue };
+            // What came with labels cannot be unknown; nothing more could be told of it.
+            if content.placed.get(index as usize).is_none_or(|placed| placed.number.is_none()) {
+                *vote = Some(Vote::Missed);
+            } else if vote.take().is_some() {
+                again.push(index);
             }
         }
         for (index, vote) in series.iter().zip(votes) {
@@ -263,29 +262,17 @@ impl Distribution {
         }
     }
 
-    /// Sends series once more, with labels: the peer does not know their numbers any more.
+    /// Sends series once more, with labels and without their numbers: the peer does not know these any
+    /// more, and by now they may be those of other series.
     fn introduce(&mut self, mark: usize, mut series: Vec<u32>, content: Content<'_>, ring: &TenantRing) {
         series.sort_unstable();
         let share = if mark < self.shares.len() { mark } else { self.again[mark - self.shares.len()].0 };
         let member = ring.member(self.shares[share].member);
-        if let Some(connection) = member.peer().and_then(|peer| peer.connection()) {
-            let numbers = series.iter().filter_map(|index| content.placed.get(*index as usize)?.number);
-            connection.forget(numbers);
-        }
         let mark = self.shares.len() + self.again.len();
-        let is_first_time = self.again.iter().all(|(again, _)| *again != share);
         self.again.push((share, series));
-        let part = Part { content, series: self.series_of(mark) };
-        // A peer that does not know what it was just told does not count as one.
-        let sent = is_first_time && send(&part, member, ring, mark, &self.sender);
+        let part = Part { content, series: self.series_of(mark), anonymous: true };
+        let sent = send(&part, member, ring, mark, &self.sender);
         self.note_sent(sent, mark);
-    }
-
-    fn count_missed(&self, mark: usize, content: Content<'_>, ring: &TenantRing) {
-        let Some(share) = self.shares.get(mark) else { return };
-        if let Some(peer) = ring.member(share.member).peer() {
-            peer.metrics().missed.increment(sample_count(content, &share.series));
-        }
     }
 
     /// Number of series that must be sent again.
@@ -293,12 +280,14 @@ impl Distribution {
         self.votes.decisions().filter(|decision| *decision == Decision::Missed).count()
     }
 
-    /// Conflicts of series that so many owners refused that they are not stored: index in the batch,
-    /// reason, time and number of samples.
-    pub fn refused(&self) -> impl Iterator<Item = (u32, Refusal, i64, u64)> {
+    /// Conflicts of series that so many owners refused that no quorum has them: index in the batch,
+    /// reason and time of the first, and number of samples. That is all samples of the series: owners
+    /// may have refused different ones, so of none it is known that a quorum has it.
+    pub fn refused(&self, batch: &AppendBatch) -> impl Iterator<Item = (u32, Refusal, i64, u64)> {
         let decided: Vec<Decision> = self.votes.decisions().collect();
-        self.conflicts.iter().filter_map(move |(&series, &(reason, time_ms, samples))| {
+        self.conflicts.iter().filter_map(move |(&series, &(reason, time_ms))| {
             let is_refused = decided.get(series as usize) == Some(&Decision::Refused);
+            let samples = batch.samples(series as usize).len() as u64;
             is_refused.then_some((series, reason, time_ms, samples))
         })
     }
@@ -324,7 +313,7 @@ impl LateVotes {
         Self { missed: series, ..Self::default() }
     }
 
-    /// A sample of `series` is in conflict.
+    /// A sample of `series` is in conflict; series ascend.
     pub fn refuse(&mut self, series: u32, reason: Refusal, time_ms: i64) {
         self.refused.push((series, reason, time_ms));
     }
@@ -334,7 +323,7 @@ impl LateVotes {
     }
 
     fn refuses(&self, series: u32) -> bool {
-        self.refused.iter().any(|(refused, ..)| *refused == series)
+        self.refused.binary_search_by_key(&series, |(refused, ..)| *refused).is_ok()
     }
 }
 
@@ -348,8 +337,9 @@ fn send(
 ) -> bool {
     let Some(peer) = member.peer() else { return false };
     let base_ms = part.samples(0).next().map_or(0, |(t, _)| t);
-    let terms = BatchTerms { tenant: part.content.tenant, ring: ring.stamp(), base_ms, mark, answers };
     let samples = sample_count(part.content, part.series);
+    let terms =
+        BatchTerms { tenant: part.content.tenant, ring: ring.stamp(), base_ms, samples, mark, answers };
     let sent = peer.connection().map(|connection| connection.send(&terms, part));
     match sent {
         Some(Ok(bytes)) => {

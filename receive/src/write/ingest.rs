@@ -126,12 +126,14 @@ impl Scratch {
         metrics: &WriteMetrics,
         distribution: &Distribution,
     ) -> Result<Option<Box<RefusalReport>>, WriteError> {
-        self.plan.note_conflicts(distribution.refused());
-        count(metrics, &self.plan);
         let missed = distribution.missed();
         if missed > 0 {
+            // What was refused comes again with the rest.
             return Err(WriteError::NoQuorum { missed, series: self.plan.batch.series_count() });
         }
+        let conflicts: Vec<_> = distribution.refused(&self.plan.batch).collect();
+        self.plan.note_conflicts(conflicts.into_iter());
+        count(metrics, &self.plan);
         let message = self.decoded.get(..self.message_len).unwrap_or_default();
         Ok(self.plan.report(message).map(Box::new))
     }

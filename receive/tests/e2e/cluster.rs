@@ -5,6 +5,10 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -189,6 +193,65 @@ async fn every_sample_lies_on_its_three_owners() {
     assert!(old.text().contains("series=\"3\""), "{}", old.text());
     assert_eq!(post(&url, Some(TENANT.as_bytes()), body[1].clone()).await.unwrap().status, 200);
     processes.into_iter().for_each(Process::stop);
+}
+
+/// Prometheus writes a series for each sample when it catches up. On a stream that does not know the
+/// series yet it is introduced and named by its number in one message, several times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_series_may_come_several_times_in_a_request() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = Cluster::new(temp.path(), &["a", "b", "c"], &[]);
+    let mut processes: Vec<Option<Process>> = cluster.start(0..3).await.into_iter().map(Some).collect();
+    let first_t = now_ms() - 100_000;
+    let mut times = BTreeSet::new();
+    let mut write = async |node: usize| {
+        let labels = labels(3);
+        let labels: Vec<(&str, &str)> =
+            labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let next = first_t + 1000 * times.len() as i64;
+        let samples: Vec<Sample> =
+            (0..4).map(|step| next + 1000 * step).map(|t| Sample::new(t, value(3, t))).collect();
+        times.extend(samples.iter().map(|sample| sample.t));
+        let body = write_request(samples.iter().map(|sample| (&labels[..], std::slice::from_ref(sample))));
+        let answer = post(&cluster.sites[node].write_url(), Some(TENANT.as_bytes()), body).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        times.clone()
+    };
+    write(0).await;
+    // Now the node has a number for it, and the streams do not know that number.
+    write(0).await;
+    write(1).await;
+    // The streams of a node that comes back know nothing, while the table of the others does.
+    processes[2].take().unwrap().stop();
+    processes[2] = Some(cluster.sites[2].start().await);
+    cluster.wait_for_streams(0..3).await;
+    let times = write(0).await;
+    for node in 0..3 {
+        wait_for("all copies", async || (cluster.read(node).await.get(&3) == Some(&times)).then_some(()))
+            .await;
+    }
+    processes.into_iter().flatten().for_each(Process::stop);
+}
+
+/// A node that was given the name of another one counts for nobody but itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_under_a_wrong_name_gets_no_copies() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(temp.path(), &["a", "b", "c"], &[]);
+    let (right, wrong) = (cluster.endpoint(1), cluster.endpoint(0));
+    for flag in &mut cluster.sites[1].extra_flags {
+        *flag = flag.replace(&right, &wrong);
+    }
+    let node = cluster.sites[1].start().await;
+    let up = format!("weir_replication_peer_up{{peer=\"{right}\"}}");
+    wait_for("its stream to itself is refused", async || {
+        (cluster.sites[1].metric("weir_replication_streams_refused_total").await? > 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.sites[1].metric(&up).await, Some(0.0));
+    let alone = cluster.write(1, 0..3, now_ms()).await.unwrap_err();
+    assert!(alone.starts_with("503"), "{alone}");
+    node.stop();
 }
 
 /// One of three nodes is killed and comes back, again and again, while series come and go faster than
@@ -381,6 +444,8 @@ async fn a_rolling_restart_gives_no_5xx() {
     let (restarted, mut end) = tokio::sync::watch::channel(false);
     let urls: Vec<String> = cluster.sites.iter().map(NodeSite::write_url).collect();
     let first_t = now_ms() - 3_000_000;
+    let requests = Arc::new(AtomicUsize::new(0));
+    let written = requests.clone();
     let writer = tokio::spawn(async move {
         let mut t = first_t;
         let mut node = 0;
@@ -397,6 +462,7 @@ async fn a_rolling_restart_gives_no_5xx() {
                 assert!(attempts < 100, "no node takes the request at {t}");
                 node = (node + 1) % urls.len();
             }
+            written.fetch_add(1, Ordering::Relaxed);
             node = (node + 1) % urls.len();
         }
         t
@@ -405,11 +471,14 @@ async fn a_rolling_restart_gives_no_5xx() {
         for (node, process) in processes.iter_mut().enumerate() {
             process.take().unwrap().stop();
             *process = Some(cluster.sites[node].start().await);
+            // Nothing waits for the cluster to settle, only for the client to have seen this state.
+            let before = requests.load(Ordering::Relaxed);
+            wait_for("requests", async || (requests.load(Ordering::Relaxed) >= before + 10).then_some(()))
+                .await;
         }
     }
     restarted.send(true).unwrap();
     let last_t = writer.await.unwrap();
-    assert!(last_t > first_t + 100_000, "only {} requests", (last_t - first_t) / 1000);
     let found = [cluster.read(0).await, cluster.read(1).await, cluster.read(2).await];
     for series in 0..50 {
         for t in (first_t + 1000..=last_t).step_by(1000) {
