@@ -224,6 +224,9 @@ async fn a_series_may_come_several_times_in_a_request() {
     // The streams of a node that comes back know nothing, while the table of the others does.
     processes[2].take().unwrap().stop();
     processes[2] = Some(cluster.sites[2].start().await);
+    let connects = format!("weir_replication_connects_total{{peer=\"{}\"}}", cluster.endpoint(2));
+    wait_for("another stream", async || (cluster.sites[0].metric(&connects).await? >= 2.0).then_some(()))
+        .await;
     cluster.wait_for_streams(0..3).await;
     let times = write(0).await;
     for node in 0..3 {
