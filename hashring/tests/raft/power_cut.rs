@@ -71,7 +71,7 @@ fn copy_stopped(writer: &Writer, image: &Path, copy: &Path) {
 /// given what a copy of it holds, and what was acknowledged.
 fn cut_power(seed: u64, cuts: u64, start: impl Fn(&Path) -> Writer, check: impl Fn(&Path, &Acked)) {
     let mut numbers = Numbers(seed);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let image = dir.path().join("image");
     File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
     run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));

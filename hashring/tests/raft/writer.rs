@@ -214,7 +214,7 @@ fn writes() {
     if let Some(path) = child_dir() {
         return write(&path, None, tell);
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = dir.path().join("log");
     let mut acked = Acked::default();
     for rounds in [1, 40, 3] {
