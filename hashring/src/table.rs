@@ -20,7 +20,11 @@ pub struct Table {
 }
 
 /// One cell gets another owner.
+///
+/// Encoded as `[slot, position, from, to]` without names, since a first table has thousands; 0 is
+/// no node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "(u32, u8, u32, u32)", into = "(u32, u8, u32, u32)")]
 pub struct Move {
     /// The row.
     pub slot: Slot,
@@ -30,6 +34,19 @@ pub struct Move {
     pub from: Option<NodeNumber>,
     /// Who shall own it.
     pub to: NodeNumber,
+}
+
+impl From<(u32, u8, u32, u32)> for Move {
+    fn from((slot, position, from, to): (u32, u8, u32, u32)) -> Self {
+        let from = (from != 0).then_some(NodeNumber(from));
+        Self { slot: Slot(slot), position, from, to: NodeNumber(to) }
+    }
+}
+
+impl From<Move> for (u32, u8, u32, u32) {
+    fn from(to: Move) -> Self {
+        (to.slot.0, to.position, to.from.map_or(0, |from| from.0), to.to.0)
+    }
 }
 
 /// Why moves do not fit a table.
@@ -216,6 +233,15 @@ mod tests {
             Table::default().moved(SlotCount::MIN, replicas(2), &first_moves(2)[1..]),
             Err(MoveFault::Incomplete { cells: 1 })
         );
+    }
+
+    /// Frozen: logs and snapshots hold it.
+    #[test]
+    fn moves_are_encoded_without_names() {
+        let moves = [at(7, 2, None, 3), at(4095, 0, Some(12), 1)];
+        let encoded = serde_json::to_string(&moves).expect("moves are numbers");
+        assert_eq!(encoded, "[[7,2,0,3],[4095,0,12,1]]");
+        assert_eq!(serde_json::from_str::<[Move; 2]>(&encoded).expect("it was encoded"), moves);
     }
 
     #[test]

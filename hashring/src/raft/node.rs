@@ -22,7 +22,7 @@ use super::{
     membership::Members,
     network::{self, Network, RaftRequest, RaftResponse, Refusal, Transport},
     snapshots::SnapshotFiles,
-    store::{RaftStore, StoreError, VALUE_BYTES_MAX},
+    store::{ENTRY_BYTES_MAX, RaftStore, StoreError},
     types::{EncodedCommand, Member, Peer, RaftId, Types},
 };
 
@@ -182,7 +182,7 @@ impl<M: Machine> RaftNode<M> {
     pub async fn propose(&self, command: &M::Command) -> Result<M::Answer, ProposeError> {
         let encoding = |error: serde_json::Error| ProposeError::Encoding(error.to_string());
         let encoded = to_raw_value(command).map_err(encoding)?;
-        let (bytes, bytes_max) = (encoded.get().len(), VALUE_BYTES_MAX - ENTRY_BYTES_BESIDES);
+        let (bytes, bytes_max) = (encoded.get().len(), ENTRY_BYTES_MAX - ENTRY_BYTES_BESIDES);
         if bytes > bytes_max {
             return Err(ProposeError::TooLarge { bytes, bytes_max });
         }

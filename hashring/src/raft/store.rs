@@ -51,8 +51,12 @@ pub type Payload = Arc<[u8]>;
 /// panic drops it untold.
 pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// The largest value: what is larger belongs into a file of its own.
+/// The largest value beside the log: what is larger belongs into a file of its own.
 pub const VALUE_BYTES_MAX: usize = (64 << 10) - 1;
+
+/// The largest entry of the log, which is cut into pieces: as much as their numbers reach. The first
+/// table of a ring is one entry.
+pub const ENTRY_BYTES_MAX: usize = value::PIECES_MAX * value::PIECE_BYTES_MAX;
 
 /// Vote and log of one member. Clones are handles of the same store.
 #[derive(Clone)]
@@ -187,7 +191,7 @@ impl RaftStore {
 
     /// Adds entries at the end of the log. They can be read at once.
     pub fn append(&self, entries: Vec<(u64, Payload)>, done: Done) -> Result<(), StoreError> {
-        entries.iter().try_for_each(|(_, entry)| check_size(entry))?;
+        entries.iter().try_for_each(|(_, entry)| check_size(entry, ENTRY_BYTES_MAX))?;
         self.write(Some(done), |contents| {
             let mut changes = Vec::new();
             for (index, entry) in entries {
@@ -262,15 +266,15 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     unreachable!("there are more names than directories")
 }
 
-fn check_size(payload: &[u8]) -> Result<(), StoreError> {
-    if payload.len() > VALUE_BYTES_MAX {
-        return Err(StoreError::TooLarge { bytes: payload.len(), bytes_max: VALUE_BYTES_MAX });
+fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), StoreError> {
+    if payload.len() > bytes_max {
+        return Err(StoreError::TooLarge { bytes: payload.len(), bytes_max });
     }
     Ok(())
 }
 
 fn put(key: &[u8], payload: &[u8]) -> Result<Change, StoreError> {
-    check_size(payload)?;
+    check_size(payload, VALUE_BYTES_MAX)?;
     Ok(Change::Put(key.to_vec(), value::seal(key, payload)))
 }
 

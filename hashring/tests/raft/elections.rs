@@ -83,9 +83,9 @@ async fn followers_name_the_leader_and_too_large_commands_hurt_nobody() {
     assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(peer(leader)) }));
 
     // With its two quotes the largest that is taken, and one byte more.
-    let largest = 65_535 - 256 - 2;
+    let largest = (1 << 20) - 256 - 2;
     let refused = cluster.nodes[&leader].propose(&"x".repeat(largest + 1)).await;
-    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: 65_280, bytes_max: 65_279 }));
+    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: 1_048_321, bytes_max: 1_048_320 }));
     cluster.propose_to_all(["x".repeat(largest)]).await;
     cluster.check_all().await;
     cluster.stop().await;

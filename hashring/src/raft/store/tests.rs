@@ -91,13 +91,17 @@ fn a_value_is_stored_up_to_the_limit() {
     let store = RaftStore::open(&path).unwrap();
     let of_size = |bytes: usize| -> Payload { vec![7; bytes].into() };
     let refused = |result| matches!(result, Err(StoreError::TooLarge { bytes: 65_536, bytes_max: 65_535 }));
-    assert!(refused(wait(|done| store.append(vec![(0, of_size(100)), (1, of_size(65_536))], done))));
+    let too_large = wait(|done| store.append(vec![(0, of_size(100)), (1, of_size(1_048_577))], done));
+    assert!(matches!(too_large, Err(StoreError::TooLarge { bytes: 1_048_577, bytes_max: 1_048_576 })));
     assert_eq!(indexes(&store), [0; 0], "all of a refused write is refused");
     assert!(refused(wait(|done| store.set_vote(of_size(65_536), done))));
     assert!(refused(store.set_committed(of_size(65_536))));
-    wait(|done| store.append(vec![(0, of_size(65_535))], done)).unwrap();
+    wait(|done| store.set_vote(of_size(65_535), done)).unwrap();
+    wait(|done| store.append(vec![(0, of_size(1_048_576)), (1, of_size(1))], done)).unwrap();
     store.close();
-    assert_eq!(RaftStore::open(&path).unwrap().entries(..), [(0, of_size(65_535))]);
+    let store = RaftStore::open(&path).unwrap();
+    assert_eq!(store.vote(), Some(of_size(65_535)));
+    assert_eq!(store.entries(..), [(0, of_size(1_048_576)), (1, of_size(1))]);
 }
 
 /// Blobs are files that sled does not sync.
@@ -106,9 +110,10 @@ fn the_largest_values_make_no_blobs() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let store = RaftStore::open(&path).unwrap();
-    let entry: Payload = vec![7; VALUE_BYTES_MAX].into();
+    let entries: [Payload; 2] = [vec![7; ENTRY_BYTES_MAX].into(), vec![7; VALUE_BYTES_MAX].into()];
     for round in 0..20 {
-        let entries = (round * 8..(round + 1) * 8).map(|index| (index, Arc::clone(&entry))).collect();
+        let entry = |index: u64| (index, Arc::clone(&entries[usize::from(!index.is_multiple_of(8))]));
+        let entries = (round * 8..(round + 1) * 8).map(entry).collect();
         wait(|done| store.append(entries, done)).unwrap();
         wait(|done| store.set_vote(vec![1; VALUE_BYTES_MAX / 16].into(), done)).unwrap();
         if round % 4 == 3 {

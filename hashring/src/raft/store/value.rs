@@ -23,7 +23,9 @@ pub(super) const VERSION: u8 = 1;
 /// Bytes before the payload.
 const HEADER_BYTES: usize = 5;
 /// Bytes of an entry in one value. 17 of them are far below a page of 128 KiB.
-const PIECE_BYTES_MAX: usize = 4096;
+pub(super) const PIECE_BYTES_MAX: usize = 4096;
+/// Pieces of an entry: the number of a piece is one byte.
+pub(super) const PIECES_MAX: usize = 256;
 
 pub(super) const VOTE: &[u8] = b"m/vote";
 pub(super) const COMMITTED: &[u8] = b"m/committed";
@@ -85,15 +87,15 @@ fn piece_count(entry_bytes: usize) -> usize {
     entry_bytes.div_ceil(PIECE_BYTES_MAX).max(1)
 }
 
-/// Keys and values that keep an entry. The entry is at most 255 pieces long, which the store's own
-/// limit of 64 KiB ensures.
+/// Keys and values that keep an entry. The entry is at most [`PIECES_MAX`] pieces long, which the store
+/// ensures.
 pub(super) fn seal_entry(index: u64, entry: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let count = piece_count(entry.len());
     (0..count)
         .map(|piece| {
             let start = piece * PIECE_BYTES_MAX;
             let end = entry.len().min(start + PIECE_BYTES_MAX);
-            let following = u8::try_from(count - 1 - piece).expect("an entry of at most 255 pieces");
+            let following = u8::try_from(count - 1 - piece).expect("an entry of at most 256 pieces");
             let key = entry_key(index, piece as u8);
             let value = seal(&key, &[&[following], &entry[start..end]].concat());
             (key, value)
@@ -172,9 +174,15 @@ mod tests {
 
     #[test]
     fn entries_of_every_size_come_back() {
-        for size in
-            [0, 1, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, 3 * PIECE_BYTES_MAX, 65_535]
-        {
+        for size in [
+            0,
+            1,
+            PIECE_BYTES_MAX - 1,
+            PIECE_BYTES_MAX,
+            PIECE_BYTES_MAX + 1,
+            3 * PIECE_BYTES_MAX,
+            PIECES_MAX * PIECE_BYTES_MAX,
+        ] {
             let entry: Vec<u8> = (0..size).map(|byte| byte as u8).collect();
             let mut values = seal_entry(7, &entry);
             assert_eq!(
