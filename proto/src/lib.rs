@@ -34,6 +34,12 @@ pub mod weir_replication {
     include!("generated/weir.replication.rs");
 }
 
+/// The ring that nodes agree on, and coming into a cluster (protobuf package `weir.cluster`).
+#[allow(missing_docs, unused_qualifications, clippy::all)]
+pub mod weir_cluster {
+    include!("generated/weir.cluster.rs");
+}
+
 pub use thanos::info;
 
 /// An encoded `google.protobuf.FileDescriptorSet` of everything above, for gRPC reflection.

@@ -27,6 +27,13 @@ fn descriptors_list_every_service_and_import() {
             "/thanos.Store/LabelValues",
             "/thanos.Store/Series",
             "/thanos.info.Info/Info",
+            "/weir.cluster.Cluster/Heartbeat",
+            "/weir.cluster.Cluster/Info",
+            "/weir.cluster.Cluster/Join",
+            "/weir.cluster.Cluster/Propose",
+            "/weir.cluster.Cluster/Status",
+            "/weir.cluster.Cluster/WatchRing",
+            "/weir.cluster.Raft/Call",
             "/weir.replication.Replication/Ping",
             "/weir.replication.Replication/Replicate",
         ]

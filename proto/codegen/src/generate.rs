@@ -9,12 +9,13 @@ use anyhow::{Context, bail, ensure};
 use prost::Message as _;
 
 /// The files to compile; what they import comes along.
-const PROTO_FILES: [&str; 5] = [
+const PROTO_FILES: [&str; 6] = [
     "prometheus/remote_write.proto",
     "thanos/labels.proto",
     "thanos/store.proto",
     "thanos/info.proto",
     "weir/replication.proto",
+    "weir/cluster.proto",
 ];
 
 /// Name of the encoded `FileDescriptorSet`, for gRPC reflection.
