@@ -20,7 +20,7 @@
 //! - The library's own types stay inside: its next version may look different.
 
 mod config;
-mod files;
+pub(crate) mod files;
 #[expect(clippy::result_large_err, reason = "the library's errors are as large as they are")]
 mod log;
 #[expect(clippy::result_large_err, reason = "the library's errors are as large as they are")]
@@ -37,5 +37,5 @@ pub use config::{Identity, RaftConfig};
 pub use machine::{Machine, Published, RestoreError};
 pub use membership::{ChangeError, Members};
 pub use network::{RaftRequest, RaftResponse, Refusal, RequestKind, Transport, TransportError};
-pub use node::{InitializeFailed, ProposeError, RaftNode, StartError, Status};
+pub use node::{COMMAND_BYTES_MAX, InitializeFailed, ProposeError, RaftNode, StartError, Status};
 pub use types::{Peer, RaftId};

@@ -69,7 +69,7 @@ pub struct RaftResponse {
 }
 
 /// Why a member did not do what it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// It is in another cluster.
     #[error("this member is of cluster {own}, the request of {theirs}")]

@@ -29,6 +29,9 @@ use super::{
 /// What an entry has besides its command.
 const ENTRY_BYTES_BESIDES: usize = 256;
 
+/// The largest command, encoded.
+pub const COMMAND_BYTES_MAX: usize = ENTRY_BYTES_MAX - ENTRY_BYTES_BESIDES;
+
 /// One member. Clones are handles of the same. It runs until [`RaftNode::shutdown`], also when nobody
 /// holds a handle.
 pub struct RaftNode<M> {
@@ -182,7 +185,7 @@ impl<M: Machine> RaftNode<M> {
     pub async fn propose(&self, command: &M::Command) -> Result<M::Answer, ProposeError> {
         let encoding = |error: serde_json::Error| ProposeError::Encoding(error.to_string());
         let encoded = to_raw_value(command).map_err(encoding)?;
-        let (bytes, bytes_max) = (encoded.get().len(), ENTRY_BYTES_MAX - ENTRY_BYTES_BESIDES);
+        let (bytes, bytes_max) = (encoded.get().len(), COMMAND_BYTES_MAX);
         if bytes > bytes_max {
             return Err(ProposeError::TooLarge { bytes, bytes_max });
         }

@@ -1,0 +1,255 @@
+//! Asking whoever leads.
+//!
+//! The leader is this node, or where it was found last, or whom one of the other nodes names. Of these
+//! only a few are asked in one round, so that a cluster without a leader is not busy looking for one. What is
+//! asked may be asked twice: an answer can be lost on its way. All that is asked here may be
+//! repeated without harm, because commands are idempotent or compare before they set.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::{sleep, timeout, timeout_at};
+use tonic::Code;
+use weir_proto::weir_cluster::{
+    self as proto, HeartbeatRequest, JoinRequest, ProposeRequest, answer::Outcome as AnswerOutcome,
+};
+
+use super::{
+    machine::Outcome,
+    shared::{NotLed, Shared},
+    soft::SoftState,
+    wire::{self, VERSION},
+};
+use crate::{
+    ids::ClusterId,
+    raft::ProposeError,
+    ring::{Command, NodeRegistration, Rejected},
+};
+
+/// In one round no more nodes are asked than this, beside those that others name.
+const ASKED_MAX: usize = 8;
+
+/// What a leader is asked.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// To apply a command.
+    Propose(Command),
+    /// To register a node.
+    Join(NodeRegistration),
+    /// To know how the asking node is doing.
+    Heartbeat(SoftState),
+}
+
+/// Why a command has no effect that is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeFailed {
+    /// The ring refused it; nothing changed.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The node is in no cluster yet.
+    #[error("this node is in no cluster yet")]
+    NoCluster,
+    /// Whoever was asked refuses to hear it, and asking again does not help.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// No leader answered in time. The command may be applied, now or later, or never.
+    #[error("no leader answered within {waited:?}; the last trouble was: {last}")]
+    NoLeader {
+        /// How long it was tried.
+        waited: Duration,
+        /// What the last one who was asked said.
+        last: String,
+    },
+}
+
+/// What one who was asked said.
+enum Reply {
+    Answer(Vec<u8>),
+    Elsewhere(Option<String>),
+    Refused(String),
+    Silent(String),
+}
+
+impl Shared {
+    /// Has a command applied by whoever leads.
+    pub async fn propose(&self, command: Command) -> Result<crate::ring::Applied, ProposeFailed> {
+        let cluster = self.membership().ok_or(ProposeFailed::NoCluster)?.cluster;
+        self.outcome_of(cluster, &Question::Propose(command)).await
+    }
+
+    /// Registers a node with whoever leads the cluster.
+    pub async fn join(
+        &self,
+        cluster: ClusterId,
+        registration: NodeRegistration,
+    ) -> Result<crate::ring::Applied, ProposeFailed> {
+        self.outcome_of(cluster, &Question::Join(registration)).await
+    }
+
+    async fn outcome_of(
+        &self,
+        cluster: ClusterId,
+        question: &Question,
+    ) -> Result<crate::ring::Applied, ProposeFailed> {
+        let answer = self.ask_leader(cluster, question, self.config.timers.propose).await?;
+        let outcome: Outcome =
+            wire::decode(&answer).map_err(|error| ProposeFailed::Refused(error.to_string()))?;
+        Ok(outcome?)
+    }
+
+    /// Asks one after the other until the leader answers.
+    pub async fn ask_leader(
+        &self,
+        cluster: ClusterId,
+        question: &Question,
+        patience: Duration,
+    ) -> Result<Vec<u8>, ProposeFailed> {
+        let mut last = "nobody was asked".to_owned();
+        let search = async {
+            loop {
+                if let Some(found) = self.ask_round(cluster, question, &mut last).await {
+                    return found;
+                }
+                sleep(self.config.timers.retry).await;
+            }
+        };
+        let deadline = tokio::time::Instant::now() + patience;
+        match timeout_at(deadline, search).await {
+            Ok(found) => found,
+            Err(_) => Err(ProposeFailed::NoLeader { waited: patience, last }),
+        }
+    }
+
+    /// Tells the leader how this node is doing, if it is found in one round; the next time is soon.
+    pub async fn tell_leader(&self, cluster: ClusterId) -> Result<(), ProposeFailed> {
+        let question = Question::Heartbeat(self.own_soft_state());
+        let mut last = "nobody was asked".to_owned();
+        match self.ask_round(cluster, &question, &mut last).await {
+            Some(answer) => answer.map(drop),
+            None => Err(ProposeFailed::NoLeader { waited: Duration::ZERO, last }),
+        }
+    }
+
+    /// Asks some nodes once; none if the leader is not found.
+    async fn ask_round(
+        &self,
+        cluster: ClusterId,
+        question: &Question,
+        last: &mut String,
+    ) -> Option<Result<Vec<u8>, ProposeFailed>> {
+        let mut addresses = self.known_addresses();
+        let start = rand::random_range(0..addresses.len().max(1));
+        addresses.rotate_left(start);
+        addresses.truncate(ASKED_MAX);
+        let mut to_ask = VecDeque::from(addresses);
+        if let Some(leader) = self.leader.lock().clone() {
+            to_ask.push_front(leader);
+        }
+        let mut asked = std::collections::BTreeSet::new();
+        if self.raft.get().is_some() {
+            match self.answer_here(question).await {
+                Ok(answer) => return Some(Ok(answer)),
+                Err(NotLed::Elsewhere(leader)) => leader.into_iter().for_each(|at| to_ask.push_front(at)),
+                Err(NotLed::Failed(error @ ProposeError::TooLarge { .. })) => {
+                    return Some(Err(ProposeFailed::Refused(error.to_string())));
+                }
+                Err(NotLed::Failed(error)) => *last = error.to_string(),
+            }
+        }
+        while let Some(address) = to_ask.pop_front() {
+            if !asked.insert(address.clone()) {
+                continue;
+            }
+            match self.ask(&address, cluster, question).await {
+                Reply::Answer(answer) => {
+                    *self.leader.lock() = Some(address);
+                    return Some(Ok(answer));
+                }
+                Reply::Elsewhere(leader) => {
+                    *last = format!("{address} does not lead");
+                    leader.into_iter().for_each(|at| to_ask.push_front(at));
+                }
+                Reply::Refused(what) => return Some(Err(ProposeFailed::Refused(what))),
+                Reply::Silent(what) => *last = format!("{address}: {what}"),
+            }
+        }
+        *self.leader.lock() = None;
+        None
+    }
+
+    async fn ask(&self, address: &str, cluster: ClusterId, question: &Question) -> Reply {
+        let mut client = match self.channels.cluster(address) {
+            Ok(client) => client,
+            Err(error) => return Reply::Silent(error.to_string()),
+        };
+        let (cluster_id, forward, version) = (cluster.0.to_vec(), false, VERSION);
+        let timers = &self.config.timers;
+        let answer = match question {
+            Question::Propose(command) => {
+                let command = wire::encode(command);
+                let request = ProposeRequest { version, cluster_id, command, forward };
+                timeout(timers.propose, client.propose(request)).await
+            }
+            Question::Join(registration) => {
+                let registration = wire::encode(registration);
+                let request = JoinRequest { version, cluster_id, registration, forward };
+                timeout(timers.propose, client.join(request)).await
+            }
+            Question::Heartbeat(state) => {
+                let request = HeartbeatRequest {
+                    version,
+                    cluster_id,
+                    uid: wire::uid_bytes(self.uid),
+                    boot: state.boot,
+                    ready: state.report.ready,
+                    head_series: state.report.head_series,
+                    head_series_max: state.report.head_series_max,
+                    address: state.address.clone(),
+                    program_version: state.version.clone(),
+                };
+                timeout(timers.call, client.heartbeat(request)).await
+            }
+        };
+        match answer {
+            Err(_) => Reply::Silent("no answer in time".to_owned()),
+            Ok(Ok(answer)) => reply(answer.into_inner()),
+            Ok(Err(status)) => match status.code() {
+                Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
+                    Reply::Refused(status.message().to_owned())
+                }
+                _ => Reply::Silent(status.to_string()),
+            },
+        }
+    }
+
+    /// Answers a question, if this node leads.
+    pub async fn answer_here(&self, question: &Question) -> Result<Vec<u8>, NotLed> {
+        match question {
+            Question::Propose(command) => Ok(wire::encode(&self.propose_here(command).await?)),
+            Question::Join(registration) => {
+                let registration = NodeRegistration { at: super::shared::now(), ..registration.clone() };
+                Ok(wire::encode(&self.propose_here(&Command::RegisterNode(registration)).await?))
+            }
+            Question::Heartbeat(state) => {
+                if !self.is_leader() {
+                    return Err(NotLed::Elsewhere(self.leader_hint()));
+                }
+                // Of this node itself there is no earlier or later start.
+                let _ = self.soft.lock().take(self.uid, state.clone());
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+fn reply(answer: proto::Answer) -> Reply {
+    if let Err(error) = wire::check_version(answer.version) {
+        return Reply::Refused(error.to_string());
+    }
+    match answer.outcome {
+        Some(AnswerOutcome::Answer(answer)) => Reply::Answer(answer),
+        Some(AnswerOutcome::NotLeader(leader)) => {
+            Reply::Elsewhere(Some(leader.address).filter(|address| !address.is_empty()))
+        }
+        None => Reply::Silent("an empty answer".to_owned()),
+    }
+}

@@ -1,0 +1,317 @@
+//! The control plane of one node.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tracing::{info, warn};
+use weir_proto::weir_cluster::{cluster_server::ClusterServer, raft_server::RaftServer};
+
+use super::{
+    bootstrap::{BootstrapError, Decision},
+    channels::Channels,
+    config::ClusterConfig,
+    discovery::{Resolver, StaticPeers, resolve_all, until_decided},
+    follow::{follow_raft, watch_voters},
+    identity::{IdentityError, Membership, NodeIdentity},
+    leader::lead,
+    leader_client::ProposeFailed,
+    presence::{be_present, register},
+    publisher::{Publisher, ViewReceiver},
+    ring_file::{self, RingFileError, RingRecord},
+    services::Services,
+    shared::Shared,
+    soft::{Report, SoftTable},
+    status::ClusterStatus,
+    wire::MESSAGE_BYTES_MAX,
+};
+use crate::{
+    ids::{ClusterId, Uid},
+    raft::StartError as RaftStartError,
+    ring::{Applied, Command, RingState},
+};
+
+/// A node's part in the cluster. Clones are handles of the same. It runs until
+/// [`ClusterNode::shutdown`], also when nobody holds a handle.
+#[derive(Clone)]
+pub struct ClusterNode {
+    shared: Arc<Shared>,
+    task: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What it was told does not go together.
+    #[error("the configuration of the cluster is wrong: {0}")]
+    Config(String),
+    /// Who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// It is in another cluster than the one it may be in.
+    #[error("{path} is of cluster {own}, and the node may be in {expected} only")]
+    OtherCluster {
+        /// The directory of its data.
+        path: PathBuf,
+        /// The cluster that it is in.
+        own: ClusterId,
+        /// The cluster that was named.
+        expected: ClusterId,
+    },
+    /// Its part in Raft.
+    #[error(transparent)]
+    Raft(#[from] RaftStartError),
+    /// A task of its own ended.
+    #[error("the start was broken off: {0}")]
+    BrokenOff(String),
+}
+
+/// Why a node that runs cannot be part of the cluster any more. The process should end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterFailure {
+    /// It cannot be said which cluster the node belongs to.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The cluster has been told that this node is gone for good.
+    #[error("this node has left its cluster, or was replaced, and can never come back")]
+    Gone,
+    /// What the node has to remember cannot be written.
+    #[error("{0}")]
+    Identity(String),
+    /// Raft failed.
+    #[error("Raft failed: {0}")]
+    Raft(String),
+}
+
+impl ClusterNode {
+    /// Starts a node whose peers are given as addresses.
+    pub async fn start(config: ClusterConfig) -> Result<ClusterNode, StartError> {
+        ClusterNode::start_with(config, Arc::new(StaticPeers)).await
+    }
+
+    /// Starts a node. It has the ring of its last run at once, if there was one; all else happens in
+    /// the background, and needs [`ClusterNode::serve`] or [`ClusterNode::services`].
+    pub async fn start_with(
+        config: ClusterConfig,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<ClusterNode, StartError> {
+        config.validate().map_err(StartError::Config)?;
+        let (path, name) = (config.data_path.clone(), config.name.clone());
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let identity = NodeIdentity::open(&path, &name)?;
+            let ring = identity.membership().and_then(|membership| last_ring(&path, membership.cluster));
+            Ok((identity, ring))
+        });
+        let (identity, ring) = opened.await.map_err(|error| StartError::BrokenOff(error.to_string()))??;
+        if let (Some(membership), Some(expected)) = (identity.membership(), config.cluster)
+            && membership.cluster != expected
+        {
+            let (path, own) = (config.data_path, membership.cluster);
+            return Err(StartError::OtherCluster { path, own, expected });
+        }
+        let (uid, boot, epoch) =
+            (identity.uid(), identity.boot(), ring.as_ref().map(|ring| ring.state.epoch().0));
+        info!(%uid, boot, ring_epoch = epoch, "the node is known to itself");
+        let shared = Arc::new(Shared {
+            uid,
+            boot,
+            identity: Mutex::new(identity),
+            fresh: Mutex::default(),
+            peers: Mutex::default(),
+            raft: OnceLock::new(),
+            publisher: Publisher::new(config.data_path.clone(), ring),
+            channels: Arc::new(Channels::new(config.timers.connect)),
+            soft: Mutex::new(SoftTable::default()),
+            report: Mutex::default(),
+            leader: Mutex::default(),
+            refusal: watch::Sender::new(None),
+            failure: watch::Sender::new(None),
+            stop: CancellationToken::new(),
+            config,
+        });
+        shared.start_raft().await?;
+        let task = tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move {
+                tokio::select! {
+                    () = shared.stop.cancelled() => {}
+                    Err(failure) = run(&shared, resolver.as_ref()) => shared.fail(failure),
+                }
+            }
+        });
+        Ok(ClusterNode { shared, task: Arc::new(Mutex::new(Some(task))) })
+    }
+
+    /// Who this node is.
+    pub fn uid(&self) -> Uid {
+        self.shared.uid
+    }
+
+    /// The cluster that it is in.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.shared.membership().map(|membership| membership.cluster)
+    }
+
+    /// The ring for the write path, and each ring after; none until the node knows one.
+    pub fn view(&self) -> ViewReceiver {
+        self.shared.publisher.watch_view()
+    }
+
+    /// The whole ring, as [`crate::fencing`] needs it, and each ring after; without a cluster until
+    /// the node knows one.
+    pub fn ring(&self) -> watch::Receiver<Arc<RingRecord>> {
+        self.shared.publisher.watch_record()
+    }
+
+    /// The whole ring as it is now.
+    pub fn ring_state(&self) -> RingState {
+        self.shared.publisher.record().state.clone()
+    }
+
+    /// Says how this node is doing; the leader hears of it soon. A node is not ready until it says so.
+    pub fn report(&self, report: Report) {
+        *self.shared.report.lock() = report;
+    }
+
+    /// Has a command applied by whoever leads.
+    pub async fn propose(&self, command: Command) -> Result<Applied, ProposeFailed> {
+        self.shared.propose(command).await
+    }
+
+    /// All that people are shown of the cluster.
+    pub fn status(&self) -> ClusterStatus {
+        self.shared.status()
+    }
+
+    /// Why the cluster last refused to register this node, as long as it does.
+    pub fn refusal(&self) -> watch::Receiver<Option<ProposeFailed>> {
+        self.shared.refusal.subscribe()
+    }
+
+    /// What has to be served on the node's address for the cluster.
+    pub fn services(&self) -> Routes {
+        let services = Services(Arc::clone(&self.shared));
+        let raft = RaftServer::new(services.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let cluster = ClusterServer::new(services)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Routes::new(raft).add_service(cluster)
+    }
+
+    /// Serves the node's address for the cluster until the node is shut down.
+    pub async fn serve(&self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let stop = self.shared.stop.clone().cancelled_owned();
+        Server::builder().add_routes(self.services()).serve_with_incoming_shutdown(incoming, stop).await
+    }
+
+    /// Waits until the node cannot go on, and tells why. Never returns if it is shut down.
+    pub async fn failed(&self) -> ClusterFailure {
+        let mut failure = self.shared.failure.subscribe();
+        let found = failure.wait_for(Option::is_some).await.map(|failure| failure.clone());
+        match found {
+            Ok(Some(failure)) => failure,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Stops the node's part in the cluster and closes its files. The last view stays.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        let task = self.task.lock().take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            warn!(%error, "the task of the cluster ended in a panic");
+        }
+        if let Some(raft) = self.shared.raft.get() {
+            raft.shutdown().await;
+        }
+    }
+}
+
+/// The ring of the last run. A damaged one is as good as none: the others know it.
+fn last_ring(path: &std::path::Path, cluster: ClusterId) -> Option<RingRecord> {
+    let found = ring_file::read(path).map_err(|error: RingFileError| {
+        warn!(%error, path = %path.display(), "the last known ring cannot be read");
+    });
+    let record = found.ok().flatten()?;
+    let of = record.state.cluster().map(|cluster| cluster.id);
+    if of != Some(cluster) {
+        warn!(path = %path.display(), "the last known ring is of another cluster");
+        return None;
+    }
+    Some(record)
+}
+
+/// Comes into a cluster and stays in it; returns only if it cannot.
+async fn run(
+    shared: &Arc<Shared>,
+    resolver: &dyn Resolver,
+) -> Result<std::convert::Infallible, ClusterFailure> {
+    let membership = match shared.membership() {
+        Some(membership) => {
+            let addresses = resolve_all(resolver, &shared.config.peers).await;
+            shared.peers.lock().clone_from(&addresses);
+            membership
+        }
+        None => enter(shared, resolver).await?,
+    };
+    let cluster = membership.cluster;
+    match shared.raft.get() {
+        Some(raft) => {
+            tokio::select! {
+                () = follow_raft(shared, raft) => {}
+                () = lead(shared, raft) => {}
+                () = be_present(shared, cluster) => {}
+                cause = raft.failed() => return Err(ClusterFailure::Raft(cause)),
+            }
+        }
+        None => {
+            tokio::select! {
+                () = watch_voters(shared, cluster) => {}
+                () = be_present(shared, cluster) => {}
+            }
+        }
+    }
+    // None of these ends by itself.
+    Err(ClusterFailure::Raft("a task has ended".to_owned()))
+}
+
+/// Finds the node's cluster, or founds it.
+async fn enter(shared: &Arc<Shared>, resolver: &dyn Resolver) -> Result<Membership, ClusterFailure> {
+    let membership = match until_decided(shared, resolver).await? {
+        // It only ends with something to do.
+        Decision::Wait => return std::future::pending().await,
+        Decision::Found(founders) => {
+            let membership = Membership { cluster: ClusterId(rand::random()), generation: 0, founders };
+            info!(cluster = %membership.cluster, founders = membership.founders.len(), "this node founds a cluster");
+            membership
+        }
+        Decision::Follow(membership) => {
+            info!(cluster = %membership.cluster, "this node is a founder of a cluster");
+            membership
+        }
+        Decision::Join(membership) => {
+            info!(cluster = %membership.cluster, "this node joins a cluster");
+            register(shared, membership.cluster).await;
+            shared.refusal.send_replace(None);
+            // It is no founder, so who they are is not its business.
+            Membership { founders: Vec::new(), ..membership }
+        }
+    };
+    let failed = |error: IdentityError| ClusterFailure::Identity(error.to_string());
+    shared.enter(membership.clone()).await.map_err(failed)?;
+    shared.start_raft().await.map_err(|error| ClusterFailure::Raft(error.to_string()))?;
+    Ok(membership)
+}

@@ -1,0 +1,153 @@
+//! That the cluster knows this node, where it is, and how it is doing.
+
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::{leader_client::ProposeFailed, node::ClusterFailure, shared::Shared};
+use crate::{
+    ids::ClusterId,
+    ring::{Command, Node, NodeRegistration, NodeUpdate, Rejected, RingState},
+};
+
+/// What a node has to do about what the ring says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// There is no ring yet, or it does not list the node.
+    Register,
+    /// The node has changed.
+    Update(NodeUpdate),
+    /// It is known as it is.
+    Known,
+    /// It is gone for good.
+    Gone,
+}
+
+/// Compares what the ring says of a node with what it is.
+pub fn presence(state: &RingState, own: &NodeRegistration) -> Presence {
+    if state.tombstone(own.uid).is_some() {
+        return Presence::Gone;
+    }
+    let Some(known) = state.node(own.uid) else { return Presence::Register };
+    match changes(known, own) {
+        Some(update) => Presence::Update(update),
+        None => Presence::Known,
+    }
+}
+
+/// Only what a restart may change; pool, zone and name are for people to change.
+fn changes(known: &Node, own: &NodeRegistration) -> Option<NodeUpdate> {
+    let addresses = (known.addresses != own.addresses).then(|| own.addresses.clone());
+    let version = (known.version != own.version).then(|| own.version.clone());
+    let features = (known.features != own.features).then_some(own.features);
+    let weight = (known.weight != own.weight).then_some(own.weight);
+    let is_changed = addresses.is_some() || version.is_some() || features.is_some() || weight.is_some();
+    is_changed.then_some(NodeUpdate {
+        uid: own.uid,
+        addresses,
+        version,
+        features,
+        weight,
+        pool: None,
+        zone: None,
+    })
+}
+
+/// Registers the node, until it is known. Whoever refuses it may be mended without a restart.
+pub async fn register(shared: &Shared, cluster: ClusterId) {
+    loop {
+        let refused = match shared.join(cluster, shared.registration()).await {
+            Ok(_) => return,
+            Err(ProposeFailed::Rejected(Rejected::Gone(_))) => {
+                shared.fail(ClusterFailure::Gone);
+                return std::future::pending().await;
+            }
+            Err(error) => error,
+        };
+        match &refused {
+            // The leader is about to found the ring.
+            ProposeFailed::Rejected(Rejected::NoCluster) => {}
+            ProposeFailed::NoLeader { .. } => warn!(error = %refused, "the node is not registered yet"),
+            _ => {
+                shared.refusal.send_replace(Some(refused.clone()));
+                warn!(error = %refused, "the cluster refuses the node");
+            }
+        }
+        sleep(shared.config.timers.retry).await;
+    }
+}
+
+/// Keeps what the cluster knows of this node current, for ever.
+pub async fn be_present(shared: &Shared, cluster: ClusterId) {
+    let mut records = shared.publisher.watch_record();
+    loop {
+        let record = std::sync::Arc::clone(&records.borrow_and_update());
+        match presence(&record.state, &shared.registration()) {
+            Presence::Register => {
+                register(shared, cluster).await;
+                shared.refusal.send_replace(None);
+                // Until the ring says so.
+                let _ = timeout(shared.config.timers.heartbeat, records.changed()).await;
+                continue;
+            }
+            Presence::Update(update) => match shared.propose(Command::UpdateNode(update)).await {
+                Ok(_) => info!("the cluster knows the node as it is now"),
+                Err(error) => warn!(%error, "the cluster does not know yet what changed about the node"),
+            },
+            Presence::Known => {}
+            Presence::Gone => {
+                shared.fail(ClusterFailure::Gone);
+                return std::future::pending().await;
+            }
+        }
+        match shared.tell_leader(cluster).await {
+            Ok(()) => {}
+            Err(error @ ProposeFailed::Refused(_)) => warn!(%error, "the leader refuses to hear of the node"),
+            Err(error) => debug!(%error, "no leader hears how the node is doing"),
+        }
+        sleep(shared.config.timers.heartbeat).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{FeatureLevel, Weight},
+        ring::{
+            NodeState,
+            tests::{cluster_of, registration, set_state},
+        },
+    };
+
+    #[test]
+    fn what_the_ring_says_of_a_node() {
+        let check = |change: fn(&mut NodeRegistration), expected: &str| {
+            let mut own = registration(1);
+            change(&mut own);
+            let found = match presence(&cluster_of(3), &own) {
+                Presence::Update(update) => {
+                    let mut state = cluster_of(3);
+                    let epoch = state.epoch();
+                    state.apply(&Command::UpdateNode(update)).expect("the update fits");
+                    assert_eq!(state.epoch(), epoch);
+                    assert_eq!(presence(&state, &own), Presence::Known);
+                    "Update".to_owned()
+                }
+                other => format!("{other:?}"),
+            };
+            assert_eq!(found, expected);
+        };
+        check(|_| (), "Known");
+        check(|own| own.uid = crate::ids::Uid(9), "Register");
+        check(|own| own.addresses.grpc = "elsewhere:1".to_owned(), "Update");
+        check(|own| own.version = "2.0.0".to_owned(), "Update");
+        check(|own| own.features = FeatureLevel(2), "Update");
+        check(|own| own.weight = Weight::new(2).expect("2 is a weight"), "Update");
+        check(|own| own.zone = "other".to_owned(), "Known");
+
+        let mut state = cluster_of(4);
+        state.apply(&set_state(1, NodeState::Active, NodeState::Lost)).expect("it is Active");
+        assert_eq!(presence(&state, &registration(1)), Presence::Gone);
+        assert_eq!(presence(&RingState::default(), &registration(1)), Presence::Register);
+    }
+}

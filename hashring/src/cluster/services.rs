@@ -1,0 +1,246 @@
+//! What a node answers on its address for the cluster.
+
+use std::{pin::Pin, sync::Arc, time::Instant};
+
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+use weir_proto::weir_cluster::{
+    Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, NotLeader, ProposeRequest, RaftCall,
+    RaftReply, RingUpdate, StatusRequest, StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome,
+    cluster_server::Cluster, raft_reply::Outcome as RaftOutcome, raft_server::Raft,
+};
+
+use super::{
+    leader_client::{ProposeFailed, Question},
+    machine::Outcome,
+    ring_file::RingRecord,
+    shared::{NotLed, Shared},
+    soft::{Report, SoftState},
+    wire::{self, VERSION},
+};
+use crate::{
+    ids::ClusterId,
+    raft::{ProposeError, Refusal},
+    ring::{Applied, Command, NodeRegistration},
+};
+
+/// The longest texts of a heartbeat that are kept, in bytes.
+const TEXT_BYTES_MAX: usize = 253;
+
+/// Answers for one node.
+#[derive(Clone)]
+pub struct Services(pub Arc<Shared>);
+
+#[tonic::async_trait]
+impl Raft for Services {
+    async fn call(&self, request: Request<RaftCall>) -> Result<Response<RaftReply>, Status> {
+        let request = wire::raft_request(request.into_inner())?;
+        let handled = match self.0.raft.get() {
+            Some(raft) => raft.handle(request).await,
+            None => Err(Refusal::Stopped("this node is no voter".to_owned())),
+        };
+        let outcome = match handled {
+            Ok(response) => RaftOutcome::Body(response.body),
+            Err(refusal) => RaftOutcome::Refusal(wire::encode(&refusal)),
+        };
+        Ok(Response::new(RaftReply { version: VERSION, outcome: Some(outcome) }))
+    }
+}
+
+type Updates = Pin<Box<dyn Stream<Item = Result<RingUpdate, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Cluster for Services {
+    async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        wire::check_version(request.into_inner().version)?;
+        let shared = &self.0;
+        let membership = shared.membership();
+        let founders = membership.iter().flat_map(|membership| &membership.founders);
+        let founders = founders.map(|founder| weir_proto::weir_cluster::Founder {
+            uid: wire::uid_bytes(founder.uid),
+            address: founder.address.clone(),
+        });
+        Ok(Response::new(InfoResponse {
+            version: VERSION,
+            uid: wire::uid_bytes(shared.uid),
+            name: shared.config.name.clone(),
+            boot: shared.boot,
+            address: shared.config.addresses.cluster.clone(),
+            founders: founders.collect(),
+            cluster_id: membership.as_ref().map(|own| own.cluster.0.to_vec()).unwrap_or_default(),
+            generation: membership.as_ref().map_or(0, |own| own.generation),
+            bootstrap_expect: shared.config.bootstrap_expect,
+            fresh_uids: shared.fresh.lock().iter().copied().map(wire::uid_bytes).collect(),
+        }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Answer>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        let own = self.check_cluster(&request.cluster_id)?;
+        let registration: NodeRegistration = wire::decode(&request.registration)?;
+        self.answer(own, Question::Join(registration), request.forward).await
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<Answer>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        let own = self.check_cluster(&request.cluster_id)?;
+        let command: Command = wire::decode(&request.command)?;
+        self.answer(own, Question::Propose(command), request.forward).await
+    }
+
+    type WatchRingStream = Updates;
+
+    async fn watch_ring(&self, request: Request<WatchRequest>) -> Result<Response<Updates>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        self.check_cluster(&request.cluster_id)?;
+        if !self.follows_leader() {
+            return Err(Status::unavailable("this node hears of no leader"));
+        }
+        let (updates, stream) = mpsc::channel(1);
+        tokio::spawn(self.clone().send_updates(request.generation, request.entries_applied, updates));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        wire::check_version(request.into_inner().version)?;
+        let status = wire::encode(&self.0.status());
+        Ok(Response::new(StatusResponse { version: VERSION, status }))
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<Answer>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        self.check_cluster(&request.cluster_id)?;
+        let uid = wire::uid(&request.uid)?;
+        let shared = &self.0;
+        if !shared.is_leader() {
+            return Ok(not_leader(shared.leader_hint()));
+        }
+        if request.address.len() > TEXT_BYTES_MAX || request.program_version.len() > TEXT_BYTES_MAX {
+            return Err(Status::invalid_argument("a text is too long"));
+        }
+        if shared.publisher.record().state.node(uid).is_none() {
+            return Err(Status::not_found(format!("node {uid} is not known")));
+        }
+        let state = SoftState {
+            boot: request.boot,
+            report: Report {
+                ready: request.ready,
+                head_series: request.head_series,
+                head_series_max: request.head_series_max,
+            },
+            address: request.address,
+            version: request.program_version,
+            at: Instant::now(),
+        };
+        let taken = shared.soft.lock().take(uid, state);
+        taken.map_err(|cloned| Status::permission_denied(cloned.to_string()))?;
+        Ok(answered(Vec::new()))
+    }
+}
+
+impl Services {
+    /// The own cluster, if the request is of it, or of whoever does not say.
+    fn check_cluster(&self, theirs: &[u8]) -> Result<ClusterId, Status> {
+        let theirs = wire::cluster_id(theirs)?;
+        let own = self.0.membership().map(|membership| membership.cluster);
+        let own = own.ok_or_else(|| Status::unavailable("this node is in no cluster yet"))?;
+        match theirs {
+            Some(theirs) if theirs != own => Err(Status::failed_precondition(format!(
+                "this node is in cluster {own}, the request is of {theirs}"
+            ))),
+            _ => Ok(own),
+        }
+    }
+
+    async fn answer(
+        &self,
+        cluster: ClusterId,
+        question: Question,
+        forward: bool,
+    ) -> Result<Response<Answer>, Status> {
+        if forward {
+            let patience = self.0.config.timers.propose;
+            return match self.0.ask_leader(cluster, &question, patience).await {
+                Ok(answer) => Ok(answered(answer)),
+                Err(ProposeFailed::Rejected(rejected)) => {
+                    let outcome: Outcome = Err::<Applied, _>(rejected);
+                    Ok(answered(wire::encode(&outcome)))
+                }
+                Err(error @ ProposeFailed::Refused(_)) => Err(Status::failed_precondition(error.to_string())),
+                Err(error) => Err(Status::unavailable(error.to_string())),
+            };
+        }
+        match self.0.answer_here(&question).await {
+            Ok(answer) => Ok(answered(answer)),
+            Err(NotLed::Elsewhere(leader)) => Ok(not_leader(leader)),
+            Err(NotLed::Failed(error @ ProposeError::TooLarge { .. })) => {
+                Err(Status::invalid_argument(error.to_string()))
+            }
+            Err(NotLed::Failed(error)) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    /// Only a voter that hears of a leader is worth watching: all others know the ring from somebody
+    /// else.
+    fn follows_leader(&self) -> bool {
+        self.0.raft.get().is_some_and(|raft| raft.status().leader.is_some())
+    }
+
+    /// Sends the ring whenever there is a newer one, and a sign of life when there is none for a while.
+    async fn send_updates(
+        self,
+        generation: u64,
+        entries_applied: u64,
+        updates: mpsc::Sender<Result<RingUpdate, Status>>,
+    ) {
+        let mut records = self.0.publisher.watch_record();
+        let (mut generation, mut entries_applied) = (generation, entries_applied);
+        let sign_of_life = self.0.config.timers.watch_idle / 4;
+        loop {
+            let record = Arc::clone(&records.borrow_and_update());
+            if record.is_newer_than(generation, entries_applied) {
+                (generation, entries_applied) = (record.generation, record.entries_applied);
+                if updates.send(Ok(full_update(&record))).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = records.changed() => if changed.is_err() { return },
+                () = updates.closed() => return,
+                () = self.0.stop.cancelled() => return,
+                () = tokio::time::sleep(sign_of_life) => {
+                    if !self.follows_leader() {
+                        return;
+                    }
+                    let nothing_new = RingUpdate { version: VERSION, generation, entries_applied, state: Vec::new() };
+                    if updates.send(Ok(nothing_new)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn full_update(record: &RingRecord) -> RingUpdate {
+    RingUpdate {
+        version: VERSION,
+        generation: record.generation,
+        entries_applied: record.entries_applied,
+        state: wire::encode(&record.state),
+    }
+}
+
+fn answered(answer: Vec<u8>) -> Response<Answer> {
+    Response::new(Answer { version: VERSION, outcome: Some(AnswerOutcome::Answer(answer)) })
+}
+
+fn not_leader(address: Option<String>) -> Response<Answer> {
+    let leader = NotLeader { address: address.unwrap_or_default() };
+    Response::new(Answer { version: VERSION, outcome: Some(AnswerOutcome::NotLeader(leader)) })
+}

@@ -1,0 +1,290 @@
+//! What the tasks and services of a node share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    channels::Channels,
+    config::ClusterConfig,
+    identity::{IdentityError, Membership, NodeIdentity},
+    leader_client::ProposeFailed,
+    machine::{Outcome, RingMachine},
+    node::ClusterFailure,
+    publisher::Publisher,
+    soft::{Report, SoftState, SoftTable},
+    status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
+    transport::{GrpcTransport, address_of},
+};
+use crate::{
+    ids::{NodeNumber, Uid, UnixMillis},
+    raft::{Identity, Peer, ProposeError, RaftNode, StartError as RaftStartError},
+    ring::{Command, NodeRegistration},
+};
+
+/// A node from within.
+pub struct Shared {
+    pub config: ClusterConfig,
+    pub uid: Uid,
+    pub boot: u64,
+    /// Changes once: when the node comes into a cluster.
+    pub identity: Mutex<NodeIdentity>,
+    /// The nodes without a cluster that were seen in the last round.
+    pub fresh: Mutex<Vec<Uid>>,
+    /// Where peers are, as the resolver said last.
+    pub peers: Mutex<Vec<String>>,
+    pub raft: OnceLock<RaftNode<RingMachine>>,
+    pub publisher: Publisher,
+    pub channels: Arc<Channels>,
+    pub soft: Mutex<SoftTable>,
+    pub report: Mutex<Report>,
+    /// Where the leader was last found.
+    pub leader: Mutex<Option<String>>,
+    /// Why the cluster last refused to register the node, as long as it does.
+    pub refusal: watch::Sender<Option<ProposeFailed>>,
+    pub failure: watch::Sender<Option<ClusterFailure>>,
+    pub stop: CancellationToken,
+}
+
+/// Why a leader did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotLed {
+    /// Somebody else leads, maybe at this address.
+    Elsewhere(Option<String>),
+    /// It leads and cannot do it.
+    Failed(ProposeError),
+}
+
+impl Shared {
+    /// The cluster that the node is in.
+    pub fn membership(&self) -> Option<Membership> {
+        self.identity.lock().membership().cloned()
+    }
+
+    /// Remembers the cluster that the node is in.
+    pub async fn enter(&self, membership: Membership) -> Result<(), IdentityError> {
+        let mut identity = self.identity.lock().clone();
+        let work = move || identity.enter(membership).map(|()| identity);
+        let entered = tokio::task::spawn_blocking(work).await.map_err(|error| IdentityError::Io {
+            doing: "write",
+            path: self.config.data_path.clone(),
+            source: std::io::Error::other(error),
+        })??;
+        *self.identity.lock() = entered;
+        Ok(())
+    }
+
+    /// Starts Raft, if the node is a voter and Raft does not run yet; the founder founds the cluster.
+    /// May be called again after a crash at any point.
+    pub async fn start_raft(&self) -> Result<(), RaftStartError> {
+        let identity = self.identity.lock().clone();
+        let Some(membership) = identity.membership() else { return Ok(()) };
+        if !identity.is_voter() || self.raft.get().is_some() {
+            return Ok(());
+        }
+        let raft_identity = Identity {
+            id: identity.raft_id(),
+            cluster: membership.cluster.to_string(),
+            generation: membership.generation,
+        };
+        let transport = GrpcTransport::new(Arc::clone(&self.channels), self.publisher.watch_record());
+        let config = self.config.raft.clone();
+        let raft = RaftNode::start(config, raft_identity, &identity.raft_dir(), transport).await?;
+        let is_founder = membership.founders.iter().map(|founder| founder.uid).min() == Some(self.uid);
+        if is_founder && raft.status().members.voters.is_empty() {
+            let voters: Vec<Peer> = membership
+                .founders
+                .iter()
+                .map(|founder| Peer {
+                    id: crate::raft::RaftId(founder.uid.raft_id().0),
+                    address: founder.address.clone(),
+                })
+                .collect();
+            if let Err(error) = raft.initialize(&voters).await {
+                raft.shutdown().await;
+                return Err(RaftStartError::Raft(error.to_string()));
+            }
+        }
+        // Only the one task that calls this sets it.
+        let _ = self.raft.set(raft);
+        Ok(())
+    }
+
+    /// Has a command applied, if this node leads.
+    pub async fn propose_here(&self, command: &Command) -> Result<Outcome, NotLed> {
+        let raft = self.raft.get().ok_or_else(|| NotLed::Elsewhere(self.leader_hint()))?;
+        raft.propose(command).await.map_err(|error| match error {
+            ProposeError::NotLeader { leader } => {
+                NotLed::Elsewhere(leader.map(|leader| self.address_of_voter(leader)))
+            }
+            other => NotLed::Failed(other),
+        })
+    }
+
+    /// Where this node believes the leader to be.
+    fn leader_address(&self) -> Option<String> {
+        let raft = self.raft.get()?;
+        let status = raft.status();
+        let leader = status.leader?;
+        let peer = status.members.voters.into_iter().find(|peer| peer.id == leader);
+        peer.map(|peer| self.address_of_voter(peer))
+    }
+
+    /// Where somebody who asks this node should look for the leader.
+    pub fn leader_hint(&self) -> Option<String> {
+        match self.raft.get() {
+            Some(_) => self.leader_address(),
+            None => self.leader.lock().clone(),
+        }
+    }
+
+    fn address_of_voter(&self, peer: Peer) -> String {
+        let record = self.publisher.record();
+        address_of(&record.state, peer.id).map_or(peer.address, str::to_owned)
+    }
+
+    /// True if this node leads.
+    pub fn is_leader(&self) -> bool {
+        self.raft.get().is_some_and(|raft| raft.status().is_leader)
+    }
+
+    /// Where other nodes may be, those of the ring first.
+    pub fn known_addresses(&self) -> Vec<String> {
+        let record = self.publisher.record();
+        let of_ring = record.state.nodes().filter(|node| node.uid != self.uid);
+        let mut addresses: Vec<String> = of_ring.map(|node| node.addresses.cluster.clone()).collect();
+        let founders = self.membership().map(|membership| membership.founders).unwrap_or_default();
+        addresses.extend(founders.into_iter().map(|founder| founder.address));
+        addresses.extend(self.peers.lock().iter().cloned());
+        addresses.extend(self.config.peers.iter().cloned());
+        let mut seen = std::collections::BTreeSet::from([self.config.addresses.cluster.clone()]);
+        addresses.retain(|address| !address.is_empty() && seen.insert(address.clone()));
+        addresses
+    }
+
+    /// How this node wants to be known.
+    pub fn registration(&self) -> NodeRegistration {
+        let config = &self.config;
+        NodeRegistration {
+            uid: self.uid,
+            name: config.name.clone(),
+            zone: config.zone.clone(),
+            pool: config.pool.clone(),
+            weight: config.weight,
+            addresses: config.addresses.clone(),
+            version: config.version.clone(),
+            features: config.features,
+            token: config.token.clone(),
+            at: now(),
+            replaces: None,
+        }
+    }
+
+    /// How this node is doing, as it tells the leader.
+    pub fn own_soft_state(&self) -> SoftState {
+        SoftState {
+            boot: self.boot,
+            report: *self.report.lock(),
+            address: self.config.addresses.cluster.clone(),
+            version: self.config.version.clone(),
+            at: Instant::now(),
+        }
+    }
+
+    /// The node cannot go on; only the first reason counts.
+    pub fn fail(&self, failure: ClusterFailure) {
+        self.failure.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(failure);
+            is_first
+        });
+    }
+
+    /// All that people are shown.
+    pub fn status(&self) -> ClusterStatus {
+        let record = self.publisher.record();
+        let state = &record.state;
+        let membership = self.membership();
+        let mut slots: BTreeMap<NodeNumber, u32> = BTreeMap::new();
+        for pool in state.mapping().pools.values() {
+            for (number, count) in pool.table.slots_of_nodes() {
+                *slots.entry(number).or_default() += count;
+            }
+        }
+        let reports = self.reports();
+        let mut nodes: Vec<NodeStatus> = state
+            .nodes()
+            .map(|node| NodeStatus {
+                uid: node.uid,
+                number: node.number,
+                name: node.name.clone(),
+                zone: node.zone.clone(),
+                pool: node.pool.to_string(),
+                weight: node.weight.get(),
+                state: node.state,
+                addresses: node.addresses.clone(),
+                version: node.version.clone(),
+                slots: slots.get(&node.number).copied().unwrap_or_default(),
+                report: reports(node.uid),
+            })
+            .collect();
+        nodes.sort_by_key(|node| node.number);
+        ClusterStatus {
+            uid: self.uid,
+            name: self.config.name.clone(),
+            boot: self.boot,
+            cluster: membership.as_ref().map(|membership| membership.cluster),
+            generation: membership.map_or(0, |membership| membership.generation),
+            epoch: state.epoch(),
+            digest: state.digest(),
+            min_write_epoch: state.min_write_epoch(),
+            nodes_version: state.nodes_version(),
+            raft: self.raft_status(),
+            nodes,
+        }
+    }
+
+    fn raft_status(&self) -> Option<RaftStatus> {
+        let status = self.raft.get()?.status();
+        Some(RaftStatus {
+            term: status.term,
+            is_leader: status.is_leader,
+            leader: status.leader.map(|leader| leader.0),
+            voters: status.members.voters.iter().map(|peer| peer.id.0).collect(),
+            entries: status.entries,
+            entries_applied: status.entries_applied,
+            quorum_acked_ms_ago: status.quorum_acked_ago.map(millis),
+        })
+    }
+
+    fn reports(&self) -> impl Fn(Uid) -> Option<ReportStatus> {
+        let is_leader = self.is_leader();
+        move |uid| {
+            let soft = self.soft.lock();
+            let state = soft.get(uid).filter(|_| is_leader)?;
+            Some(ReportStatus {
+                boot: state.boot,
+                ready: state.report.ready,
+                head_series: state.report.head_series,
+                head_series_max: state.report.head_series_max,
+                ms_ago: millis(state.at.elapsed()),
+            })
+        }
+    }
+}
+
+/// The time by the clock of this machine.
+pub fn now() -> UnixMillis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

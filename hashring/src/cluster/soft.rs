@@ -1,0 +1,128 @@
+//! How nodes say they are doing. Only the leader knows it, and the next one learns it anew.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::ids::Uid;
+
+/// What a node says about itself, again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// It takes writes.
+    pub ready: bool,
+    /// Series in its head.
+    pub head_series: u64,
+    /// How many it may have; 0 for any number.
+    pub head_series_max: u64,
+}
+
+impl Report {
+    /// A node that is not ready, or has nine tenths of the series it may have, should get no slots.
+    pub fn holds_moves_back(&self) -> bool {
+        let is_near_limit = self.head_series_max > 0
+            && u128::from(self.head_series) * 10 > u128::from(self.head_series_max) * 9;
+        !self.ready || is_near_limit
+    }
+}
+
+/// A report and who sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SoftState {
+    /// The start of the node that sent it.
+    pub boot: u64,
+    /// What it said.
+    pub report: Report,
+    /// Where it is.
+    pub address: String,
+    /// Version of its program.
+    pub version: String,
+    /// When it said so.
+    pub at: Instant,
+}
+
+/// Two processes have the same identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {uid} was started again since: start {boot}, not {own}; two processes have the same data")]
+pub struct Cloned {
+    /// The identity.
+    pub uid: Uid,
+    /// The latest start known.
+    pub boot: u64,
+    /// The start of who sent this.
+    pub own: u64,
+}
+
+/// The reports of all nodes.
+#[derive(Debug, Default)]
+pub struct SoftTable(BTreeMap<Uid, SoftState>);
+
+impl SoftTable {
+    /// Takes a report, unless a later start of the node has reported.
+    pub fn take(&mut self, uid: Uid, state: SoftState) -> Result<(), Cloned> {
+        match self.0.get(&uid) {
+            Some(known) if known.boot > state.boot => Err(Cloned { uid, boot: known.boot, own: state.boot }),
+            _ => {
+                self.0.insert(uid, state);
+                Ok(())
+            }
+        }
+    }
+
+    /// The last report of a node.
+    pub fn get(&self, uid: Uid) -> Option<&SoftState> {
+        self.0.get(&uid)
+    }
+
+    /// True if a node said within this time that nothing should be moved. Silence says nothing.
+    pub fn is_held_back(&self, now: Instant, within: Duration) -> bool {
+        let is_recent = |state: &&SoftState| now.saturating_duration_since(state.at) <= within;
+        self.0.values().filter(is_recent).any(|state| state.report.holds_moves_back())
+    }
+
+    /// Forgets all nodes but these.
+    pub fn retain(&mut self, is_known: impl Fn(Uid) -> bool) {
+        self.0.retain(|&uid, _| is_known(uid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(boot: u64, ready: bool, head_series: u64, at: Instant) -> SoftState {
+        let report = Report { ready, head_series, head_series_max: 100 };
+        SoftState { boot, report, address: String::new(), version: String::new(), at }
+    }
+
+    #[test]
+    fn who_holds_moves_back() {
+        let start = Instant::now();
+        let check = |ready, series, age: u64, expected| {
+            let mut table = SoftTable::default();
+            table.take(Uid(1), state(1, ready, series, start)).unwrap();
+            let now = start + Duration::from_secs(age);
+            assert_eq!(table.is_held_back(now, Duration::from_secs(15)), expected);
+        };
+        check(true, 90, 0, false);
+        check(true, 91, 0, true);
+        check(false, 0, 0, true);
+        check(false, 0, 15, true);
+        check(false, 0, 16, false);
+        let unlimited = Report { ready: true, head_series: u64::MAX, head_series_max: 0 };
+        assert!(!unlimited.holds_moves_back());
+    }
+
+    #[test]
+    fn an_earlier_start_is_a_clone() {
+        let now = Instant::now();
+        let mut table = SoftTable::default();
+        table.take(Uid(1), state(2, true, 0, now)).unwrap();
+        assert_eq!(table.take(Uid(1), state(1, true, 0, now)), Err(Cloned { uid: Uid(1), boot: 2, own: 1 }));
+        table.take(Uid(1), state(3, false, 0, now)).unwrap();
+        assert_eq!(table.get(Uid(1)).map(|state| state.boot), Some(3));
+        table.retain(|_| false);
+        assert_eq!(table.get(Uid(1)), None);
+    }
+}

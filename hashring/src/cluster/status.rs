@@ -1,0 +1,96 @@
+//! What people are shown of a cluster.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{ClusterId, Digest, NodeNumber, NodesVersion, RingEpoch, Uid},
+    ring::{Addresses, NodeState},
+};
+
+/// A cluster as one of its nodes sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The node that was asked.
+    pub uid: Uid,
+    /// Its name.
+    pub name: String,
+    /// How often it was started.
+    pub boot: u64,
+    /// The cluster that it is in.
+    pub cluster: Option<ClusterId>,
+    /// The generation of the cluster.
+    pub generation: u64,
+    /// The epoch of its ring; 0 if it knows none.
+    pub epoch: RingEpoch,
+    /// The digest of its ring.
+    pub digest: Digest,
+    /// Writes of earlier epochs are refused.
+    pub min_write_epoch: RingEpoch,
+    /// The version of its list of nodes.
+    pub nodes_version: NodesVersion,
+    /// How it is doing in Raft, if it is a voter.
+    pub raft: Option<RaftStatus>,
+    /// The nodes that it knows, in the order of their numbers.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A voter as it sees itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftStatus {
+    /// The term it is in.
+    pub term: u64,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// The Raft id of the leader, if it knows.
+    pub leader: Option<u64>,
+    /// The Raft ids of the voters.
+    pub voters: Vec<u64>,
+    /// How many entries its log and snapshot reach.
+    pub entries: u64,
+    /// How many of them are in its ring.
+    pub entries_applied: u64,
+    /// Of a leader: milliseconds since a majority last answered.
+    pub quorum_acked_ms_ago: Option<u64>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its identity.
+    pub uid: Uid,
+    /// Its name in tables.
+    pub number: NodeNumber,
+    /// Its name.
+    pub name: String,
+    /// What it may fail with.
+    pub zone: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its share.
+    pub weight: u32,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// Version of its program.
+    pub version: String,
+    /// In how many rows of tables it is.
+    pub slots: u32,
+    /// What it last said about itself; only the leader knows.
+    pub report: Option<ReportStatus>,
+}
+
+/// What a node said about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportStatus {
+    /// How often it was started.
+    pub boot: u64,
+    /// It takes writes.
+    pub ready: bool,
+    /// Series in its head.
+    pub head_series: u64,
+    /// How many it may have; 0 for any number.
+    pub head_series_max: u64,
+    /// Milliseconds since it said so.
+    pub ms_ago: u64,
+}

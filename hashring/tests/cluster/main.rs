@@ -1,0 +1,6 @@
+//! Nodes with real disks and real connections, in one process.
+
+mod changes;
+mod forming;
+mod harness;
+mod strangers;
