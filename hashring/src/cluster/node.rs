@@ -6,7 +6,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
@@ -28,7 +32,7 @@ use super::{
     publisher::{Publisher, ViewReceiver},
     ring_file::{self, RingFileError, RingRecord},
     services::Services,
-    shared::Shared,
+    shared::{Shared, WATCHERS_MAX},
     soft::{Report, SoftTable},
     status::ClusterStatus,
     wire::MESSAGE_BYTES_MAX,
@@ -133,6 +137,7 @@ impl ClusterNode {
             report: Mutex::default(),
             leader: Mutex::default(),
             refusal: watch::Sender::new(None),
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             failure: watch::Sender::new(None),
             stop: CancellationToken::new(),
             config,

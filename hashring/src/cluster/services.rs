@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use weir_proto::weir_cluster::{
@@ -100,8 +100,11 @@ impl Cluster for Services {
         if !self.follows_leader() {
             return Err(Status::unavailable("this node hears of no leader"));
         }
+        let permit = Arc::clone(&self.0.watchers).try_acquire_owned();
+        let permit = permit.map_err(|_| Status::resource_exhausted("too many watch the ring here"))?;
         let (updates, stream) = mpsc::channel(1);
-        tokio::spawn(self.clone().send_updates(request.generation, request.entries_applied, updates));
+        let known = (request.generation, request.entries_applied);
+        tokio::spawn(self.clone().send_updates(permit, known, updates));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -194,12 +197,12 @@ impl Services {
     /// Sends the ring whenever there is a newer one, and a sign of life when there is none for a while.
     async fn send_updates(
         self,
-        generation: u64,
-        entries_applied: u64,
+        _permit: OwnedSemaphorePermit,
+        known: (u64, u64),
         updates: mpsc::Sender<Result<RingUpdate, Status>>,
     ) {
         let mut records = self.0.publisher.watch_record();
-        let (mut generation, mut entries_applied) = (generation, entries_applied);
+        let (mut generation, mut entries_applied) = known;
         let sign_of_life = self.0.config.timers.watch_idle / 4;
         loop {
             let record = Arc::clone(&records.borrow_and_update());

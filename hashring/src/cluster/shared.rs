@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,6 +27,9 @@ use crate::{
     raft::{Identity, Peer, ProposeError, RaftNode, StartError as RaftStartError},
     ring::{Command, NodeRegistration},
 };
+
+/// So many others may watch the ring at one node: far more than a cluster has nodes for each voter.
+pub const WATCHERS_MAX: usize = 1024;
 
 /// A node from within.
 pub struct Shared {
@@ -48,6 +51,8 @@ pub struct Shared {
     pub leader: Mutex<Option<String>>,
     /// Why the cluster last refused to register the node, as long as it does.
     pub refusal: watch::Sender<Option<ProposeFailed>>,
+    /// One for each who may still watch the ring here.
+    pub watchers: Arc<Semaphore>,
     pub failure: watch::Sender<Option<ClusterFailure>>,
     pub stop: CancellationToken,
 }
