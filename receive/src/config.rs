@@ -16,7 +16,7 @@ use weir_hashring::static_ring::Algorithm;
 use weir_tsdb::Labels;
 
 pub use self::{
-    address::{ListenAddress, ReservedAddress},
+    address::ListenAddress,
     objstore_text::ObjstoreText,
     problem::{ConfigError, Problem},
 };

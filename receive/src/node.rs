@@ -7,7 +7,7 @@
 //! 3. all listeners are bound: two nodes on one port are noticed before any data is touched;
 //! 4. telemetry is installed: whatever is built from here on may keep handles of metrics;
 //! 5. the servers run, not ready: probes answer, writes get 503, reads an error; in a ring, where
-//!    others take them, writes are refused a connection;
+//!    others take them, connections of writers are reset;
 //! 6. tenants are opened, which may take a while ([`Parts::open`]);
 //! 7. ready; the background tasks run.
 //!
@@ -33,13 +33,14 @@ mod uploads;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::NodeError;
 use self::{data_dir::DataDir, parts::Parts, tasks::TaskSet};
 use crate::{
-    config::{Config, ListenAddress, ReservedAddress},
+    config::{Config, ListenAddress},
     http_admin::admin_router,
     http_serve::{ServeOptions, serve_http},
     readiness::{Phase, Readiness},
@@ -61,7 +62,7 @@ pub struct Node {
     telemetry: Telemetry,
     http: TcpListener,
     grpc: TcpListener,
-    write: ReservedAddress,
+    write: TcpListener,
     /// Keeps the data directory locked for as long as the node lives.
     data_dir: DataDir,
 }
@@ -86,8 +87,7 @@ impl Node {
         let data_dir = DataDir::claim(&config.tsdb.path, config.tsdb.lock_file)?;
         let http = bind("http-address", &config.http.address).await?;
         let grpc = bind("grpc-address", &config.grpc.address).await?;
-        let (flag, address) = ("remote-write.address", &config.write.address);
-        let write = address.reserve().await.map_err(|source| bind_error(flag, address, source))?;
+        let write = bind("remote-write.address", &config.write.address).await?;
         let telemetry = Telemetry::install().map_err(NodeError::Telemetry)?;
         let readiness = Readiness::default();
         catalog::register_at_start(config.replication_factor);
@@ -135,10 +135,16 @@ impl Node {
 
         let mut servers = TaskSet::default();
         // On its own a node tells early writers that it is not ready. In a ring others take them: a
-        // refused connection sends a client there at once, and no answer is an error.
+        // connection that is reset sends a client there at once, and no answer is an error.
+        let serve_writes = |listener, servers: &mut TaskSet| {
+            let (router, options) = (parts.write_router(), write_options(&config));
+            servers.spawn("write server", serve_http(listener, router, options, tokens.servers.clone()));
+        };
         let mut later = Some(write);
-        if config.ring.is_none() {
-            listen(&mut later, &parts, &config, &tokens, &mut servers)?;
+        if config.ring.is_none()
+            && let Some(listener) = later.take()
+        {
+            serve_writes(listener, &mut servers);
         }
         servers.spawn("gRPC server", parts.serve_grpc(grpc, grpc_grace(&config), tokens.servers.clone()));
 
@@ -146,10 +152,11 @@ impl Node {
         let outcome = tokio::select! {
             biased;
             ended = supervise(&stop, [&mut admin, &mut servers, &mut background]) => ended,
-            opened = open(&parts, &readiness) => match opened
-                .and_then(|()| listen(&mut later, &parts, &config, &tokens, &mut servers))
-            {
+            opened = open_turning_away(&parts, &readiness, later.as_ref()) => match opened {
                 Ok(()) => {
+                    if let Some(listener) = later.take() {
+                        serve_writes(listener, &mut servers);
+                    }
                     parts.spawn_background(&mut background, &tokens.background);
                     supervise(&stop, [&mut admin, &mut servers, &mut background]).await
                 }
@@ -188,27 +195,31 @@ struct Tokens {
 }
 
 async fn bind(flag: &'static str, address: &ListenAddress) -> Result<TcpListener, NodeError> {
-    address.bind().await.map_err(|source| bind_error(flag, address, source))
+    let cause = |source| NodeError::Bind { flag, address: address.to_string(), source };
+    address.bind().await.map_err(cause)
 }
 
-fn bind_error(flag: &'static str, address: &ListenAddress, source: io::Error) -> NodeError {
-    NodeError::Bind { flag, address: address.to_string(), source }
-}
-
-/// Begins to serve the write port, unless that is done already.
-fn listen(
-    reserved: &mut Option<ReservedAddress>,
+/// Opens the node. Until that is done connections to `listener` are reset.
+async fn open_turning_away(
     parts: &Parts,
-    config: &Config,
-    tokens: &Tokens,
-    servers: &mut TaskSet,
+    readiness: &Readiness,
+    listener: Option<&TcpListener>,
 ) -> Result<(), NodeError> {
-    let Some(reserved) = reserved.take() else { return Ok(()) };
-    let failed = |source| bind_error("remote-write.address", &config.write.address, source);
-    let listener = reserved.listen().map_err(failed)?;
-    let served = serve_http(listener, parts.write_router(), write_options(config), tokens.servers.clone());
-    servers.spawn("write server", served);
-    Ok(())
+    let turn_away = async {
+        let Some(listener) = listener else { return std::future::pending().await };
+        loop {
+            match listener.accept().await {
+                // Without lingering the close is a reset, which no client takes for an answer.
+                Ok((stream, _)) => drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
+                // Of the connection, or because descriptors ran out.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::select! {
+        opened = open(parts, readiness) => opened,
+        () = turn_away => Ok(()),
+    }
 }
 
 /// Steps 6 and 7 of the start.

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr};
 
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::TcpListener;
 
 /// Where to listen: a host name or IP address, or nothing for all addresses, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,63 +35,15 @@ impl ListenAddress {
     /// # Errors
     /// What the system says: in use, not permitted, no such host.
     pub async fn bind(&self) -> io::Result<TcpListener> {
-        self.reserve().await?.listen()
-    }
-
-    /// Binds without listening: connections are refused until [`ReservedAddress::listen`].
-    ///
-    /// # Errors
-    /// As [`Self::bind`].
-    pub async fn reserve(&self) -> io::Result<ReservedAddress> {
         if self.host.is_empty() {
             let any_v6 = SocketAddr::from(([0_u16; 8], self.port));
-            return match ReservedAddress::bind(any_v6) {
-                Ok(reserved) => Ok(reserved),
+            return match TcpListener::bind(any_v6).await {
+                Ok(listener) => Ok(listener),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-                Err(_) => ReservedAddress::bind(SocketAddr::from(([0; 4], self.port))),
+                Err(_) => TcpListener::bind(SocketAddr::from(([0; 4], self.port))).await,
             };
         }
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in lookup_host((self.host.as_str(), self.port)).await? {
-            match ReservedAddress::bind(address) {
-                Ok(reserved) => return Ok(reserved),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
-/// An address that is bound and not listened on yet.
-#[derive(Debug)]
-pub struct ReservedAddress(TcpSocket);
-
-impl ReservedAddress {
-    /// Connections that wait to be accepted.
-    const BACKLOG: u32 = 1024;
-
-    fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
-        // A restarted node gets its port at once.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Self(socket))
-    }
-
-    /// The address.
-    ///
-    /// # Errors
-    /// If the system does not tell, which it does.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    /// Takes connections from now on.
-    ///
-    /// # Errors
-    /// If somebody else listens there by now.
-    pub fn listen(self) -> io::Result<TcpListener> {
-        self.0.listen(Self::BACKLOG)
+        TcpListener::bind((self.host.as_str(), self.port)).await
     }
 }
 
@@ -128,19 +80,6 @@ mod tests {
         for text in ["", "10902", "localhost", "a:b", "a:70000", "a:-1", "::1:80", "[::1", "[::1]", "a:"] {
             assert!(ListenAddress::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_reserved_address_refuses_until_it_listens() {
-        let address = ListenAddress::parse("127.0.0.1:0").expect("an address");
-        let reserved = address.reserve().await.expect("binds");
-        let at = reserved.local_addr().expect("has an address");
-        let refused = tokio::net::TcpStream::connect(at).await.expect_err("nobody listens");
-        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        let _listener = reserved.listen().expect("listens");
-        tokio::net::TcpStream::connect(at).await.expect("is taken");
-        let taken = ListenAddress { host: at.ip().to_string(), port: at.port() };
-        assert_eq!(taken.bind().await.expect_err("in use").kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]

@@ -81,7 +81,7 @@ impl Cluster {
                     .with_flag("--receive.hashrings-algorithm=ketama")
                     .with_flag("--receive.hashrings-file-refresh-interval=50ms")
                     // A machine that is busy with other tests may keep a living node waiting for long.
-                    .with_flag("--replication.failure-timeout=3s")
+                    .with_flag("--replication.failure-timeout=2s")
             })
             .collect();
         let cluster = Self { sites, zones: zones.to_vec(), ring };
