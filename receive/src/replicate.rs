@@ -46,6 +46,9 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
+        // At once, not when its task gets to it: who is not in the map is not told of numbers that are
+        // used again.
+        self.peer.down();
     }
 }
 
@@ -60,16 +63,7 @@ impl Peers {
     /// go.
     pub fn keep(&self, addresses: &[&str]) {
         let mut peers = self.peers.lock();
-        peers.retain(|known, running| {
-            let keep = addresses.contains(&known.as_str());
-            if !keep {
-                // At once, not when its task gets to it: who is not in the map is not told of numbers
-                // that are used again.
-                running.stop.cancel();
-                running.peer.down();
-            }
-            keep
-        });
+        peers.retain(|known, _| addresses.contains(&known.as_str()));
         for &address in addresses {
             if peers.contains_key(address) {
                 continue;

@@ -93,7 +93,7 @@ impl Flag {
 
 use Kind::{Address, Bytes, Choice, Count, Duration, Number, Switch, Text};
 
-const NEEDS_RING: &str = "a node without a ring forwards nothing";
+const ONE_STREAM: &str = "copies travel over one stream per peer, in a protocol of our own";
 const GO_RUNTIME: &str = "it tunes the Go runtime; see --write.max-bytes-in-flight";
 const LONG_GONE: &str = "it was removed upstream";
 const NO_CACHE: &str = "there is no such cache";
@@ -183,10 +183,10 @@ const ROUTING: &[Flag] = &[
         "THANOS-REPLICA",
         "Header with the number of a copy; must be a number if present.",
     ),
-    flag("receive.forward.async-workers", Count, "5", "Parallel forwards per peer.").no_effect(NEEDS_RING),
+    flag("receive.forward.async-workers", Count, "5", "Parallel forwards per peer.").no_effect(ONE_STREAM),
     flag("receive.grpc-compression", Choice(&["snappy", "none"]), "snappy", "Compression towards peers.")
-        .no_effect(NEEDS_RING),
-    flag("receive.grpc-service-config", Text, "", "gRPC service config towards peers.").no_effect(NEEDS_RING),
+        .no_effect(ONE_STREAM),
+    flag("receive.grpc-service-config", Text, "", "gRPC service config towards peers.").no_effect(ONE_STREAM),
     flag(
         "receive.replication-protocol",
         Choice(&["protobuf", "capnproto"]),
