@@ -324,20 +324,26 @@ impl Db {
 impl Shared {
     /// Blocks that overlap the range of `query`.
     fn overlapping(&self, query: &Query) -> Vec<Arc<BlockReader>> {
+        self.blocks_and_their_end(query).0
+    }
+
+    /// Blocks that overlap the range of `query`, and where the part of time begins that only the
+    /// head holds: the end of the newest block that was cut off it. Both are of one moment: with a
+    /// block added in between, head and block would both give its samples.
+    fn blocks_and_their_end(&self, query: &Query) -> (Vec<Arc<BlockReader>>, i64) {
         let blocks = self.blocks.read();
+        let newest_end = newest_end(&blocks);
         let wanted = |block: &&Arc<BlockReader>| {
             block.meta().min_time <= query.maxt && query.mint < block.meta().max_time
         };
-        blocks.iter().filter(wanted).cloned().collect()
+        (blocks.iter().filter(wanted).cloned().collect(), newest_end)
     }
+}
 
-    /// Where the part of time begins that only the head holds: the end of the newest block that was
-    /// cut off it.
-    fn newest_block_end(&self) -> i64 {
-        let blocks = self.blocks.read();
-        let ends = blocks.iter().filter(|block| block.meta().bounds_the_log());
-        ends.map(|block| block.meta().max_time).max().unwrap_or(i64::MIN)
-    }
+/// End of the newest block that was cut off the head, the start of time if there is none.
+fn newest_end(blocks: &[Arc<BlockReader>]) -> i64 {
+    let cut_off = blocks.iter().filter(|block| block.meta().bounds_the_log());
+    cut_off.map(|block| block.meta().max_time).max().unwrap_or(i64::MIN)
 }
 
 fn lock_path(dir: &Path) -> PathBuf {

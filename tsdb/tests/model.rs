@@ -221,3 +221,32 @@ proptest! {
         run(steps);
     }
 }
+
+/// A block is added and then the head drops its part; in between both hold it.
+#[test]
+fn a_reader_sees_each_sample_once_while_blocks_are_cut() {
+    for _ in 0..8 {
+        let db = open(&MemFs::default());
+        let mut written = Content::new();
+        for t in (0..60 * RANGE_MS).step_by(RANGE_MS as usize / 4) {
+            let mut batch = AppendBatch::default();
+            for series in 0..2 {
+                batch.push_labels(labels(series));
+                batch.push_sample(Sample { t, bits: t as u64 });
+                written.entry(series).or_default().insert(t, t as u64);
+            }
+            let _ = db.append(&mut batch).unwrap();
+        }
+        let cutter = {
+            let db = db.clone();
+            std::thread::spawn(move || db.compact_head().unwrap().len())
+        };
+        let mut reads = 0;
+        while !cutter.is_finished() || reads == 0 {
+            assert_eq!(read_all(&db), written);
+            reads += 1;
+        }
+        assert_eq!(cutter.join().unwrap(), 59);
+        assert_eq!(read_all(&db), written);
+    }
+}

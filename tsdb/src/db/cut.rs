@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ulid::Ulid;
 
-use super::Shared;
+use super::{Shared, newest_end};
 use crate::{
     Error, Result,
     block::{self, BlockReader, BlockSpec, HINT_OUT_OF_ORDER},
@@ -32,7 +32,7 @@ impl Shared {
         let mut series = self.head.sorted_series(range.clone())?.into_iter();
         let mut spec = BlockSpec::new(Ulid::generate(), mint, end);
         spec.chunk_range_ms = self.options.block_range_ms;
-        if end <= self.newest_block_end() {
+        if end <= newest_end(&self.blocks.read()) {
             // Before the end of the newest block the head has only what came out of order.
             spec.hints.push(HINT_OUT_OF_ORDER.to_owned());
         }

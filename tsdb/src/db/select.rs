@@ -65,8 +65,7 @@ impl Selection {
         let over_limit = |count: usize| query.series_limit.is_some_and(|limit| count > limit);
         let limit_error =
             || Error::QueryLimit { what: "series", limit: query.series_limit.unwrap_or(0) as u64 };
-        let newest_block_end = shared.newest_block_end();
-        let blocks = shared.overlapping(query);
+        let (blocks, newest_block_end) = shared.blocks_and_their_end(query);
         let mut found: Vec<(Labels, Source)> = Vec::new();
         for (block_index, block) in (0u32..).zip(&blocks) {
             let before = found.len();
@@ -140,11 +139,10 @@ impl Selection {
                     self.chunks_of_block(&self.blocks[block as usize], series, &mut chunks)?
                 }
                 Source::Head(handle) => {
-                    let (of_head, truncations) =
-                        self.shared.head.chunks(handle, self.head_range.clone(), self.mint)?;
-                    chunks.extend(of_head);
-                    if truncations != self.head_truncations {
-                        self.chunks_of_newer_blocks(labels, &mut chunks)?;
+                    let in_head = self.shared.head.chunks(handle, self.head_range.clone(), self.mint)?;
+                    chunks.extend(in_head.chunks);
+                    if in_head.truncations != self.head_truncations {
+                        self.chunks_of_newer_blocks(labels, in_head.min_valid, &mut chunks)?;
                     }
                 }
             }
@@ -177,14 +175,15 @@ impl Selection {
         Ok(())
     }
 
-    /// Chunks of the series `labels` in blocks cut since the selection was made.
-    fn chunks_of_newer_blocks(&self, labels: &Labels, chunks: &mut Vec<Chunk>) -> Result<()> {
+    /// Chunks of the series `labels` in blocks cut since the selection was made that end by `end`.
+    fn chunks_of_newer_blocks(&self, labels: &Labels, end: i64, chunks: &mut Vec<Chunk>) -> Result<()> {
         let newer: Vec<Arc<BlockReader>> = {
             let all = self.shared.blocks.read();
             let unknown =
                 all.iter().filter(|block| !self.blocks.iter().any(|known| Arc::ptr_eq(known, block)));
             // Blocks that end before the head's part began were there before and did not overlap.
-            unknown.filter(|block| block.meta().max_time > *self.head_range.start()).cloned().collect()
+            let is_newer = |max_time: i64| *self.head_range.start() < max_time && max_time <= end;
+            unknown.filter(|block| is_newer(block.meta().max_time)).cloned().collect()
         };
         let exact = labels.iter().map(|(name, value)| Matcher::new(MatchType::Equal, name, value));
         let exact = exact.collect::<Result<Vec<_>>>()?;

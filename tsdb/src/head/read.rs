@@ -24,6 +24,18 @@ pub(crate) struct HeadSelection {
     pub truncations: u64,
 }
 
+/// Chunks of one series of the head, and the moment they were looked up.
+#[derive(Debug)]
+pub(crate) struct HeadChunks {
+    /// In order of their first samples.
+    pub chunks: Vec<Chunk>,
+    /// [`HeadState::truncations`] at that moment.
+    pub truncations: u64,
+    /// [`HeadState::min_valid`] at that moment: blocks that end by then hold what is missing here, and
+    /// later ones hold nothing that is not here.
+    pub min_valid: i64,
+}
+
 /// A chunk of the head, its data read or still to be read without the lock.
 #[derive(Debug)]
 pub(crate) enum HeadChunk {
@@ -62,22 +74,22 @@ impl Head {
         Ok(HeadSelection { series, truncations: state.truncations })
     }
 
-    /// Chunks of a series that overlap `range`, deleted samples left out, and how often the head
-    /// had been truncated when they were looked up.
+    /// Chunks of a series that overlap `range`, deleted samples left out.
     pub fn chunks(
         &self,
         handle: SeriesHandle,
         range: RangeInclusive<i64>,
         out_of_order_mint: i64,
-    ) -> Result<(Vec<Chunk>, u64)> {
+    ) -> Result<HeadChunks> {
         loop {
-            let (found, deleted, truncations) = {
+            let (found, deleted, truncations, min_valid) = {
                 let state = self.state.lock();
                 let deleted = state.tombstones.get(&handle.slot).cloned();
-                (state.chunks_in(handle, range.clone(), out_of_order_mint), deleted, state.truncations)
+                let found = state.chunks_in(handle, range.clone(), out_of_order_mint);
+                (found, deleted, state.truncations, state.min_valid)
             };
             match self.read_chunks(found, deleted.as_ref()) {
-                Ok(chunks) => return Ok((chunks, truncations)),
+                Ok(chunks) => return Ok(HeadChunks { chunks, truncations, min_valid }),
                 // A truncation may have deleted a file under way; what is left is looked up anew.
                 Err(_) if self.state.lock().truncations != truncations => {}
                 Err(error) => return Err(error),
@@ -123,7 +135,7 @@ impl Head {
         samples: &mut Vec<Sample>,
     ) -> Result<()> {
         samples.clear();
-        let (chunks, _) = self.chunks(handle, range.clone(), *range.start())?;
+        let chunks = self.chunks(handle, range.clone(), *range.start())?.chunks;
         for chunk in &chunks {
             samples
                 .extend(samples_of(chunk.encoding, &chunk.data).filter(|sample| range.contains(&sample.t)));
@@ -157,7 +169,9 @@ impl HeadState {
         out_of_order_mint: i64,
     ) -> Vec<HeadChunk> {
         let Some(series) = self.index.by_handle(handle) else { return Vec::new() };
-        let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= *range.start();
+        // A truncation lets go of the lock between series: what it has still to drop is not there.
+        let from = self.min_valid.max(*range.start());
+        let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= from;
         let copied =
             |mint, maxt, data| HeadChunk::Copied(Chunk { mint, maxt, encoding: Encoding::Xor, data });
         let mut found = Vec::with_capacity(series.chunk_count());
