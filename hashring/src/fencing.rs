@@ -113,12 +113,47 @@ impl Fence {
                 undo(&mut slots, number, &delta.change);
             }
         }
+        // One that is gone takes nothing, whatever the epoch.
+        let closed = closed || number.is_none();
         Some(Self { cluster: cluster.id, uid, min_write_epoch: state.min_write_epoch(), closed, epochs })
     }
 
     /// The epoch that the node knows.
     pub fn epoch(&self) -> RingEpoch {
         self.epochs.first().map_or(RingEpoch(0), |own| own.epoch)
+    }
+
+    /// The least epoch that others may write with.
+    pub fn min_write_epoch(&self) -> RingEpoch {
+        self.min_write_epoch
+    }
+
+    /// Whether the node takes batches that were split by the ring of this epoch and digest, whatever
+    /// their slots are: equal digests mean equal tables, so that a sender of an epoch that is known here
+    /// chose the node rightly, and only a fault in the sender could let a series of another slot in.
+    ///
+    /// More is refused than by [`Self::judge`]: of epochs that are no longer known it is not known
+    /// what the node owned in them.
+    pub fn judge_epoch(&self, epoch: RingEpoch, digest: Digest) -> Verdict {
+        let own = self.epoch();
+        if epoch > own {
+            return Verdict::RingBehind;
+        }
+        let Some(then) = self.epochs.iter().find(|then| then.epoch == epoch) else {
+            return Verdict::StaleRing { epoch: own };
+        };
+        if then.digest != digest {
+            Verdict::DigestMismatch
+        } else if self.closed || epoch < self.min_write_epoch {
+            Verdict::StaleRing { epoch: own }
+        } else {
+            Verdict::Accept
+        }
+    }
+
+    /// True if the node owns the slot in the epoch that it knows.
+    pub fn owns(&self, slot: Slot) -> bool {
+        self.epochs.first().is_some_and(|own| own.slots.contains(slot))
     }
 
     /// Whether the node takes a batch.

@@ -174,6 +174,17 @@ impl RingView {
         self.nodes.iter().position(|node| node.uid == uid).map(|index| NodeIndex(index as u16))
     }
 
+    /// True if each series has the same slot in both, whoever owns it.
+    pub fn has_slots_of(&self, other: &RingView) -> bool {
+        let numbers = |view: &RingView| {
+            let set = view.tenants.iter().filter_map(|(tenant, mapping)| Some((tenant.clone(), mapping.slots?)));
+            set.collect::<BTreeMap<_, _>>()
+        };
+        (self.cluster, self.hash_seed, self.hash_function, self.slots)
+            == (other.cluster, other.hash_seed, other.hash_function, other.slots)
+            && numbers(self) == numbers(other)
+    }
+
     /// The pool of a tenant, as [`crate::ring::Mapping::pool_of`] says.
     pub fn pool_of(&self, tenant: &str) -> &str {
         let set = self.tenants.get(&TenantName::from(tenant)).and_then(|mapping| mapping.pool.as_ref());
@@ -348,6 +359,21 @@ mod tests {
         let index = after.index_of(Uid(2)).expect("the node is there");
         assert_eq!(after.node(index).map(|node| &node.addresses), Some(&addresses));
         assert_eq!(after.index_of(Uid(9)), None);
+    }
+
+    #[test]
+    fn slots_stay_the_same_while_owners_change() {
+        let mut state = cluster_of(4);
+        let before = view(&state);
+        state.apply(&set_state(2, NodeState::Active, NodeState::Draining)).expect("it is Active");
+        crate::ring::tests::settle(&mut state, 1000);
+        let moved = view(&state);
+        assert!(moved.epoch() > before.epoch() && moved.has_slots_of(&before));
+        let (tenant, slots) = (TenantName::from("t"), TenantSlots::new(7).expect("it is not zero"));
+        let slots = Setting::Set(slots);
+        let set = Command::SetTenant { tenant, pool: Setting::Keep, slots, limits: Setting::Keep };
+        state.apply(&set).expect("there are as many slots");
+        assert!(!view(&state).has_slots_of(&moved));
     }
 
     /// Frozen: from labels to nodes, with a table made by hand.

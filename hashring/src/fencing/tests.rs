@@ -102,6 +102,23 @@ fn all_cases() {
                 let case = (age, owned, owns_now, below_min, closed, wrong_digest);
                 assert_eq!(fence.judge(&batch), expected, "{case:?}");
 
+                // Without the slot: what a sender that chose rightly may write, and nothing of epochs
+                // that are forgotten.
+                let by_epoch = fence.judge_epoch(batch.epoch, batch.digest);
+                assert_eq!(
+                    by_epoch,
+                    match expected {
+                        Verdict::DigestMismatch => Verdict::DigestMismatch,
+                        _ if !digest_is_known || below_min || closed =>
+                            Verdict::StaleRing { epoch: receiver.epoch() },
+                        _ => Verdict::Accept,
+                    },
+                    "{case:?}"
+                );
+                let ahead = receiver.epoch().next();
+                assert_eq!(fence.judge_epoch(ahead, batch.digest), Verdict::RingBehind, "{case:?}");
+                assert_eq!(fence.owns(slot), owns_now, "{case:?}");
+
                 // Whatever else is so.
                 let other = BatchHeader { cluster: ClusterId([9; 16]), ..batch };
                 assert_eq!(fence.judge(&other), Verdict::WrongCluster, "{case:?}");
