@@ -177,7 +177,8 @@ impl RingView {
     /// True if each series has the same slot in both, whoever owns it.
     pub fn has_slots_of(&self, other: &RingView) -> bool {
         let numbers = |view: &RingView| {
-            let set = view.tenants.iter().filter_map(|(tenant, mapping)| Some((tenant.clone(), mapping.slots?)));
+            let set =
+                view.tenants.iter().filter_map(|(tenant, mapping)| Some((tenant.clone(), mapping.slots?)));
             set.collect::<BTreeMap<_, _>>()
         };
         (self.cluster, self.hash_seed, self.hash_function, self.slots)

@@ -69,6 +69,16 @@ pub enum WriteError {
     /// The ring file has no ring for the tenant.
     #[error("Service Unavailable: no ring takes tenant {0}")]
     NoRing(TenantName),
+    /// The ring of the cluster names no owners yet.
+    #[error(
+        "Service Unavailable: the ring names no owners yet, it needs {needed} nodes that store and has {active}"
+    )]
+    NoOwners {
+        /// Nodes that may own series.
+        active: usize,
+        /// Owners of each series.
+        needed: usize,
+    },
     /// The replica header counts more copies than there are.
     #[error(
         "could not parse replica header: {replica} is more than the {replication_factor} copies of a series"
@@ -194,6 +204,7 @@ impl WriteError {
                 ("replica-invalid", StatusCode::BAD_REQUEST, InvalidArgument)
             }
             Self::NoQuorum { .. } => ("no-quorum", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
+            Self::NoOwners { .. } => ("no-owners", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
             Self::NoRing(_) => ("no-ring", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
             Self::ContentEncoding(_) => {
                 ("encoding-unsupported", StatusCode::UNSUPPORTED_MEDIA_TYPE, Unimplemented)

@@ -9,16 +9,17 @@ mod judge;
 pub mod memory;
 pub mod objstore_text;
 pub mod problem;
+pub mod ring;
 
 use std::{path::PathBuf, time::Duration};
 
-use weir_hashring::static_ring::Algorithm;
 use weir_tsdb::Labels;
 
 pub use self::{
     address::ListenAddress,
     objstore_text::ObjstoreText,
     problem::{ConfigError, Problem},
+    ring::{ClusterSettings, RingConfig, RingFileConfig, RingSource, RingText},
 };
 use self::{judge::Judge, memory::Machine};
 use crate::cli::Values;
@@ -167,36 +168,6 @@ pub struct ReadConfig {
     pub max_samples: Option<u64>,
 }
 
-/// Where the ring comes from, and how other nodes are treated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RingConfig {
-    /// The ring file.
-    pub source: RingSource,
-    /// Placement of rings that name none.
-    pub algorithm: Algorithm,
-    /// How often a file is looked at.
-    pub refresh_interval: Duration,
-    /// This node as the ring names it; `None` if it only routes.
-    pub local_endpoint: Option<String>,
-    /// How long a request waits for its copies.
-    pub forward_timeout: Duration,
-    /// Longest pause before a peer is connected to again.
-    pub backoff_max: Duration,
-    /// Bytes sent to a peer and not answered.
-    pub window_bytes: usize,
-    /// How long a peer may be silent.
-    pub failure_timeout: Duration,
-}
-
-/// Where the ring file is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RingSource {
-    /// The JSON itself.
-    Text(String),
-    /// A file, to be watched.
-    File(PathBuf),
-}
-
 /// Log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -268,46 +239,18 @@ impl Config {
                 max_series: judge.count_unless_zero("store.limits.request-series"),
                 max_samples: judge.count_unless_zero("store.limits.request-samples"),
             },
-            ring: Self::read_ring(judge),
+            ring: judge.ring(),
             log: LogConfig {
                 level: judge.log_level(),
                 format: judge.log_format(),
                 name: judge.text("debug.name").to_owned(),
             },
             external_labels: judge.external_labels(),
-            replication_factor: judge.limit("receive.replication-factor"),
+            replication_factor: judge.replication_factor(),
             drain_max: judge.duration("stop.drain-max"),
             stop_on_stdin_eof: judge.switch("debug.stop-on-stdin-eof"),
             notices: Vec::new(),
         }
-    }
-
-    fn read_ring(judge: &mut Judge<'_>) -> Option<RingConfig> {
-        let (file, text) = (judge.text("receive.hashrings-file"), judge.text("receive.hashrings"));
-        let local = judge.text("receive.local-endpoint");
-        let source = match (file, text) {
-            ("", "") => {
-                if judge.count("receive.replication-factor") > 1 {
-                    judge.invalid("receive.replication-factor", "needs a ring: see --receive.hashrings-file");
-                }
-                return None;
-            }
-            ("", text) => RingSource::Text(text.to_owned()),
-            (file, _) => RingSource::File(PathBuf::from(file)),
-        };
-        Some(RingConfig {
-            source,
-            algorithm: match judge.text("receive.hashrings-algorithm") {
-                "ketama" => Algorithm::Ketama,
-                _ => Algorithm::Hashmod,
-            },
-            refresh_interval: judge.interval("receive.hashrings-file-refresh-interval"),
-            local_endpoint: (!local.is_empty()).then(|| local.to_owned()),
-            forward_timeout: judge.interval("receive-forward-timeout"),
-            backoff_max: judge.interval("receive-forward-max-backoff"),
-            window_bytes: judge.bytes_limit("replication.window-bytes"),
-            failure_timeout: judge.interval("replication.failure-timeout"),
-        })
     }
 
     fn read_write(judge: &mut Judge<'_>) -> WriteConfig {

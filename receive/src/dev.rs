@@ -55,8 +55,10 @@ pub struct NodeSpec {
     pub grpc_port: u16,
     /// Port for metrics and probes.
     pub http_port: u16,
-    /// The ring of all nodes, as the content of a ring file.
-    pub ring: String,
+    /// Port for Raft and the ring.
+    pub cluster_port: u16,
+    /// Where all nodes of the cluster are.
+    pub peers: String,
 }
 
 impl NodeSpec {
@@ -66,18 +68,14 @@ impl NodeSpec {
     /// If a port would be above 65535.
     pub fn all(args: &DevArgs) -> anyhow::Result<Vec<Self>> {
         let mut specs = (0..NODES).map(|index| Self::new(args, index)).collect::<anyhow::Result<Vec<_>>>()?;
-        let endpoints: Vec<_> = specs
-            .iter()
-            .map(|spec| serde_json::json!({ "address": spec.endpoint(), "az": spec.name }))
-            .collect();
-        let ring = serde_json::json!([{ "hashring": "dev", "endpoints": endpoints }]).to_string();
+        let peers: Vec<String> = specs.iter().map(NodeSpec::cluster_address).collect();
         for spec in &mut specs {
-            spec.ring.clone_from(&ring);
+            spec.peers = peers.join(",");
         }
         Ok(specs)
     }
 
-    /// The node number `index` (from 0), without a ring.
+    /// The node number `index` (from 0), without peers.
     fn new(args: &DevArgs, index: u16) -> anyhow::Result<Self> {
         let port = |base: u16| {
             let offset = index.checked_mul(100).and_then(|of_node| of_node.checked_add(args.port_offset));
@@ -91,7 +89,8 @@ impl NodeSpec {
             write_port: port(19291)?,
             grpc_port: port(10901)?,
             http_port: port(10902)?,
-            ring: String::new(),
+            cluster_port: port(10903)?,
+            peers: String::new(),
         })
     }
 
@@ -105,9 +104,9 @@ impl NodeSpec {
         format!("http://127.0.0.1:{}/api/v1/receive", self.write_port)
     }
 
-    /// How the ring names it.
-    pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.grpc_port)
+    /// Where it serves Raft and the ring.
+    pub fn cluster_address(&self) -> String {
+        format!("127.0.0.1:{}", self.cluster_port)
     }
 
     /// The file its log goes to.
@@ -199,7 +198,7 @@ async fn keep(mut node: NodeProcess, pause: Duration, stop: CancellationToken) -
     }
 }
 
-/// Waits until all nodes are ready and have streams to each other.
+/// Waits until all nodes are ready, own their share of the ring and have streams to each other.
 async fn wait_until_ready(client: &HttpClient, specs: &[NodeSpec], limit: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + limit;
     for spec in specs {
@@ -216,7 +215,7 @@ async fn wait_until_ready(client: &HttpClient, specs: &[NodeSpec], limit: Durati
     Ok(())
 }
 
-/// True if the node is ready and has streams to so many others.
+/// True if the node is ready, owns slots and has streams to so many others.
 async fn is_ready(client: &HttpClient, spec: &NodeSpec, peers: usize) -> bool {
     let get = async |path: &str| client.get(&format!("{}{path}", spec.http_url()), PROBE_TIMEOUT).await;
     if !matches!(get("/-/ready").await, Ok((200, _))) {
@@ -225,7 +224,8 @@ async fn is_ready(client: &HttpClient, spec: &NodeSpec, peers: usize) -> bool {
     let Ok((200, metrics)) = get("/metrics").await else { return false };
     let metrics = String::from_utf8_lossy(&metrics);
     let is_up = |line: &&str| line.starts_with("weir_replication_peer_up{") && line.ends_with(" 1");
-    metrics.lines().filter(is_up).count() >= peers
+    let owns = |line: &str| line.strip_prefix("weir_ring_own_slots ").is_some_and(|slots| slots != "0");
+    metrics.lines().any(owns) && metrics.lines().filter(is_up).count() >= peers
 }
 
 fn welcome(args: &DevArgs, specs: &[NodeSpec]) -> String {
@@ -239,6 +239,7 @@ their data. Kill one of them to see that the others go on.
   remote write   {write}
   StoreAPI       {grpc}
   metrics        {http}
+  cluster        {cluster}
   logs           {data}/n*/weir.log
   blocks go to   {bucket}
 
@@ -252,6 +253,7 @@ remote_write:
 ",
         write = list(&|spec| format!("127.0.0.1:{}", spec.write_port)),
         grpc = list(&|spec| format!("127.0.0.1:{}", spec.grpc_port)),
+        cluster = list(&NodeSpec::cluster_address),
         http = list(&|spec| format!("{}/metrics", spec.http_url())),
         data = args.data.display(),
         bucket = args.data.join("bucket").display(),
@@ -287,7 +289,8 @@ mod tests {
     #[test]
     fn the_welcome_has_a_snippet_to_paste() {
         let specs = NodeSpec::all(&args(0)).expect("ports fit");
-        assert!(specs.iter().all(|spec| spec.ring == specs[0].ring && spec.ring.contains("127.0.0.1:11101")));
+        let peers = "127.0.0.1:10903,127.0.0.1:11003,127.0.0.1:11103";
+        assert!(specs.iter().all(|spec| spec.peers == peers));
         let text = welcome(&args(0), &specs);
         let snippet = "\nremote_write:\n  - url: http://127.0.0.1:19291/api/v1/receive\n    headers:\n      THANOS-TENANT: ";
         assert!(text.contains(snippet), "{text}");

@@ -61,7 +61,10 @@ fn targets(level: Level) -> Targets {
         Level::INFO => Level::WARN,
         other => other,
     };
-    Targets::new().with_default(level).with_targets(CHATTY.map(|target| (target, chatty)))
+    // It warns of what is an everyday event in an election; what an operator must know we say ourselves.
+    let raft = if level == Level::DEBUG { Level::INFO } else { Level::ERROR };
+    let chatty = CHATTY.map(|target| (target, chatty));
+    Targets::new().with_default(level).with_targets(chatty).with_target("openraft", raft)
 }
 
 /// Writes each event as one line, with one call to `output`, so that lines never mix.

@@ -23,6 +23,7 @@
 //! The polite stop saves clients retries and saves a little replay. Nothing else depends on it: what
 //! was acknowledged is in the log, and kill -9 is a normal stop. So no step waits without a limit.
 
+mod cluster;
 pub mod data_dir;
 mod error;
 pub mod limits;
@@ -38,9 +39,9 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::NodeError;
-use self::{data_dir::DataDir, parts::Parts, tasks::TaskSet};
+use self::{cluster::Cluster, data_dir::DataDir, parts::Parts, tasks::TaskSet};
 use crate::{
-    config::{Config, ListenAddress},
+    config::{Config, ListenAddress, RingConfig},
     http_admin::admin_router,
     http_serve::{ServeOptions, serve_http},
     readiness::{Phase, Readiness},
@@ -51,6 +52,8 @@ use crate::{
 const BACKGROUND_EXTRA: Duration = Duration::from_millis(500);
 /// How long closing the tenants may take.
 const CLOSE_MAX: Duration = Duration::from_millis(1000);
+/// How long ending the node's part in the cluster may take.
+const CLUSTER_GRACE: Duration = Duration::from_millis(1000);
 /// How long the admin port may finish a scrape.
 const ADMIN_GRACE: Duration = Duration::from_millis(200);
 
@@ -63,8 +66,9 @@ pub struct Node {
     http: TcpListener,
     grpc: TcpListener,
     write: TcpListener,
-    /// Keeps the data directory locked for as long as the node lives.
-    data_dir: DataDir,
+    cluster: Option<(Cluster, TcpListener)>,
+    /// Keep the directories locked for as long as the node lives.
+    data_dirs: Vec<DataDir>,
 }
 
 /// Where a node listens, once bound.
@@ -76,6 +80,8 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     /// Remote write.
     pub write: SocketAddr,
+    /// Raft, the ring, joining and administration; `None` for a node that is in no cluster.
+    pub cluster: Option<SocketAddr>,
 }
 
 impl Node {
@@ -84,16 +90,31 @@ impl Node {
     /// # Errors
     /// If the data directory cannot be used or is in use, or a port cannot be bound.
     pub async fn bind(config: Config) -> Result<Self, NodeError> {
-        let data_dir = DataDir::claim(&config.tsdb.path, config.tsdb.lock_file)?;
+        let mut data_dirs = vec![DataDir::claim("tsdb.path", &config.tsdb.path, config.tsdb.lock_file)?];
+        let settings = config.ring.as_ref().and_then(RingConfig::cluster);
+        if let Some(settings) = settings {
+            data_dirs.push(DataDir::claim("data.path", &settings.data_path, true)?);
+        }
         let http = bind("http-address", &config.http.address).await?;
         let grpc = bind("grpc-address", &config.grpc.address).await?;
         let write = bind("remote-write.address", &config.write.address).await?;
+        let cluster_listener = match settings {
+            Some(settings) => Some(bind("cluster.address", &settings.address).await?),
+            None => None,
+        };
         let telemetry = Telemetry::install().map_err(NodeError::Telemetry)?;
         let readiness = Readiness::default();
         catalog::register_at_start(config.replication_factor);
         telemetry.add_collector(ProcessCollector { runtime: tokio::runtime::Handle::current() });
         telemetry.add_collector(StatusCollector { readiness: readiness.clone() });
-        Ok(Self { config: Arc::new(config), readiness, telemetry, http, grpc, write, data_dir })
+        let cluster = match settings.zip(cluster_listener) {
+            Some((settings, listener)) => {
+                let addresses = advertised(&settings.advertise, &grpc, &http, &listener)?;
+                Some((Cluster::start(settings, addresses).await?, listener))
+            }
+            None => None,
+        };
+        Ok(Self { config: Arc::new(config), readiness, telemetry, http, grpc, write, cluster, data_dirs })
     }
 
     /// Where the node listens.
@@ -105,6 +126,7 @@ impl Node {
             http: self.http.local_addr()?,
             grpc: self.grpc.local_addr()?,
             write: self.write.local_addr()?,
+            cluster: self.cluster.as_ref().map(|(_, listener)| listener.local_addr()).transpose()?,
         })
     }
 
@@ -124,14 +146,20 @@ impl Node {
     /// If tenants could not be opened, or a task that should run for ever has ended. The node has
     /// been stopped in order then, too.
     pub async fn run(self, stop: CancellationToken) -> Result<(), NodeError> {
-        let Self { config, readiness, telemetry, http, grpc, write, data_dir } = self;
-        let parts = Parts::new(config.clone(), readiness.clone(), &telemetry)?;
+        let Self { config, readiness, telemetry, http, grpc, write, cluster, data_dirs } = self;
+        let (cluster, cluster_listener) = cluster.unzip();
+        let parts = Parts::new(config.clone(), readiness.clone(), &telemetry, cluster.clone())?;
         let tokens = Tokens::default();
 
         let mut admin = TaskSet::default();
         let router = admin_router(telemetry.clone(), readiness.clone());
         admin.spawn("admin server", serve_http(http, router, admin_options(), tokens.admin.clone()));
         admin.spawn("metrics upkeep", telemetry.upkeep());
+
+        let mut members = TaskSet::default();
+        if let Some((cluster, listener)) = cluster.clone().zip(cluster_listener) {
+            members.spawn("cluster server", cluster.serve(listener));
+        }
 
         let mut servers = TaskSet::default();
         // On its own a node tells early writers that it is not ready. In a ring others take them: a
@@ -151,14 +179,15 @@ impl Node {
         let mut background = TaskSet::default();
         let outcome = tokio::select! {
             biased;
-            ended = supervise(&stop, [&mut admin, &mut servers, &mut background]) => ended,
+            ended = supervise(&stop, cluster.as_ref(), [&mut admin, &mut members, &mut servers, &mut background]) => ended,
             opened = open_turning_away(&parts, &readiness, later.as_ref()) => match opened {
                 Ok(()) => {
                     if let Some(listener) = later.take() {
                         serve_writes(listener, &mut servers);
                     }
                     parts.spawn_background(&mut background, &tokens.background);
-                    supervise(&stop, [&mut admin, &mut servers, &mut background]).await
+                    let sets = [&mut admin, &mut members, &mut servers, &mut background];
+                    supervise(&stop, cluster.as_ref(), sets).await
                 }
                 Err(error) => Err(error),
             },
@@ -177,10 +206,17 @@ impl Node {
         if timeout(CLOSE_MAX, parts.close()).await.is_err() {
             tracing::warn!("tenants are not closed in time; their logs are replayed at the next start");
         }
+        if let Some(cluster) = &cluster {
+            // Others may need this node's vote until the end.
+            if timeout(CLUSTER_GRACE, cluster.shutdown()).await.is_err() {
+                tracing::warn!("the node's part in the cluster does not end in time");
+            }
+            members.finish(ADMIN_GRACE).await;
+        }
         tokens.admin.cancel();
         // The upkeep goes on for ever; it is dropped with its set.
         admin.finish_named("admin server", 2 * ADMIN_GRACE).await;
-        drop(data_dir);
+        drop(data_dirs);
         tracing::info!("node is stopped");
         outcome
     }
@@ -197,6 +233,20 @@ struct Tokens {
 async fn bind(flag: &'static str, address: &ListenAddress) -> Result<TcpListener, NodeError> {
     let cause = |source| NodeError::Bind { flag, address: address.to_string(), source };
     address.bind().await.map_err(cause)
+}
+
+/// Where others reach the node: one host, and the ports of its listeners.
+fn advertised(
+    host: &str,
+    grpc: &TcpListener,
+    http: &TcpListener,
+    cluster: &TcpListener,
+) -> Result<weir_hashring::ring::Addresses, NodeError> {
+    let at = |listener: &TcpListener| -> Result<String, NodeError> {
+        let port = listener.local_addr().map_err(NodeError::part("listener"))?.port();
+        Ok(ListenAddress { host: host.to_owned(), port }.to_string())
+    };
+    Ok(weir_hashring::ring::Addresses { grpc: at(grpc)?, http: at(http)?, cluster: at(cluster)? })
 }
 
 /// Opens the node. Until that is done connections to `listener` are reset.
@@ -231,13 +281,26 @@ async fn open(parts: &Parts, readiness: &Readiness) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Waits until `stop` is cancelled, or a task that should run for ever has ended.
-async fn supervise(stop: &CancellationToken, sets: [&mut TaskSet; 3]) -> Result<(), NodeError> {
-    let [admin, servers, background] = sets;
+/// Waits until `stop` is cancelled, a task that should run for ever has ended, or the node cannot be
+/// part of its cluster any more.
+async fn supervise(
+    stop: &CancellationToken,
+    cluster: Option<&Cluster>,
+    sets: [&mut TaskSet; 4],
+) -> Result<(), NodeError> {
+    let [admin, members, servers, background] = sets;
+    let failed = async {
+        match cluster {
+            Some(cluster) => cluster.failed().await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
+        failure = failed => return Err(failure.into()),
         ended = admin.next_end() => ended,
+        ended = members.next_end() => ended,
         ended = servers.next_end() => ended,
         ended = background.next_end() => ended,
     };

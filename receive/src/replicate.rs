@@ -7,7 +7,8 @@
 //!
 //! - [`peer`] keeps the stream to one peer up and notices when it is gone; [`connection`] is the
 //!   sending end of a stream while it lasts.
-//! - [`receiver`] is the receiving end, [`stream`] what it knows of one stream.
+//! - [`receiver`] is the receiving end, [`stream`] what it knows of one stream, and [`fence`] judges
+//!   whether what comes was sent by a ring that still counts.
 //! - [`quorum`] counts answers and says when a request is decided.
 //!
 //! What goes over the wire before a series is known is its labels, not a key of them as one might
@@ -15,6 +16,7 @@
 //! trip with samples held in between, to save one label set per series and reconnect.
 
 pub mod connection;
+pub mod fence;
 pub mod peer;
 pub mod quorum;
 pub mod receiver;
@@ -33,8 +35,31 @@ use self::peer::{Peer, PeerOptions};
 pub struct Peers {
     options: PeerOptions,
     runtime: Handle,
+    /// By what they call themselves.
     peers: Mutex<HashMap<String, Running>>,
     numbers: Mutex<SeriesNumbers>,
+}
+
+/// Who a peer is, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The cluster; all zero where a ring file places series.
+    pub cluster: [u8; 16],
+    /// What the peer calls itself: its endpoint in a ring file, its uid in a cluster. Whoever else is
+    /// found at its address refuses.
+    pub target: String,
+    /// Its name for people.
+    pub name: String,
+    /// Where it is, `host:port` of its gRPC server.
+    pub address: String,
+}
+
+impl PeerIdentity {
+    /// A node that a ring file names by its address.
+    pub fn endpoint(address: &str) -> Self {
+        let address = address.to_owned();
+        Self { cluster: [0; 16], target: address.clone(), name: address.clone(), address }
+    }
 }
 
 /// A peer whose task ends when this is dropped.
@@ -59,30 +84,31 @@ impl Peers {
         Arc::new(Self { options, runtime, peers: Mutex::default(), numbers: Mutex::default() })
     }
 
-    /// Makes `addresses` the peers: new ones are connected to, those that are not among them are let
-    /// go.
-    pub fn keep(&self, addresses: &[&str]) {
+    /// Makes these the peers: new ones are connected to, and those that moved; those that are not
+    /// among them are let go.
+    pub fn keep(&self, identities: Vec<PeerIdentity>) {
         let mut peers = self.peers.lock();
-        peers.retain(|known, _| addresses.contains(&known.as_str()));
-        for &address in addresses {
-            if peers.contains_key(address) {
+        peers.retain(|_, running| identities.contains(running.peer.identity()));
+        for identity in identities {
+            let target = identity.target.clone();
+            if peers.contains_key(&target) {
                 continue;
             }
-            let peer = Peer::new(address.to_owned(), self.options.clone());
+            let peer = Peer::new(identity, self.options.clone());
             let stop = CancellationToken::new();
             self.runtime.spawn(peer.clone().run(stop.clone()));
-            peers.insert(address.to_owned(), Running { peer, stop });
+            peers.insert(target, Running { peer, stop });
         }
     }
 
-    /// The peer at `address`.
-    pub fn get(&self, address: &str) -> Option<Arc<Peer>> {
-        self.peers.lock().get(address).map(|running| running.peer.clone())
+    /// The peer that calls itself `target`.
+    pub fn get(&self, target: &str) -> Option<Arc<Peer>> {
+        self.peers.lock().get(target).map(|running| running.peer.clone())
     }
 
-    /// The node at `address` has given a sign of life.
-    pub fn wake(&self, address: &str) {
-        if let Some(peer) = self.get(address) {
+    /// The node that calls itself `target` has given a sign of life.
+    pub fn wake(&self, target: &str) {
+        if let Some(peer) = self.get(target) {
             peer.wake();
         }
     }
@@ -92,10 +118,10 @@ impl Peers {
         self.all().iter().for_each(|peer| peer.announce());
     }
 
-    /// Addresses of the peers to which there is a stream.
+    /// The peers to which there is a stream, by what they call themselves.
     pub fn connected(&self) -> Vec<String> {
         let connected = self.all().into_iter().filter(|peer| peer.connection().is_some());
-        connected.map(|peer| peer.address().to_owned()).collect()
+        connected.map(|peer| peer.identity().target.clone()).collect()
     }
 
     /// Number of peers.

@@ -199,9 +199,14 @@ impl WriteState {
     }
 
     /// Places series by `routing` from now on; requests under way end with the one they began with.
-    /// Forgets all that was decided about label sets before.
+    /// Forgets all that was decided about label sets before, if they may have other slots now.
     pub fn set_routing(&self, routing: Arc<Routing>) {
-        self.rules.rcu(|rules| Rules { generation: rules.generation + 1, routing: Some(routing.clone()) });
+        self.rules.rcu(|rules| {
+            let is_like = |before: &Arc<Routing>| routing.has_slots_of(before);
+            let keeps_slots = rules.routing.as_ref().is_some_and(is_like);
+            let generation = rules.generation + u32::from(!keeps_slots);
+            Rules { generation, routing: Some(routing.clone()) }
+        });
     }
 
     /// To be called after a change of what labels are judged by: forgets all that was decided about

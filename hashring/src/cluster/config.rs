@@ -36,6 +36,9 @@ pub struct ClusterConfig {
     pub peers: Vec<String>,
     /// How many nodes without a cluster found one; 0 never does.
     pub bootstrap_expect: u32,
+    /// It owns nothing and is in no list of nodes: it only wants to know the ring. Such a node never
+    /// founds a cluster.
+    pub only_watches: bool,
     /// The only cluster that the node may be in.
     pub cluster: Option<ClusterId>,
     /// How many nodes own each slot, if this node founds a cluster.
@@ -105,6 +108,11 @@ impl ClusterConfig {
         if self.peers.is_empty() && self.bootstrap_expect == 0 {
             return Err("without peers and without bootstrap-expect there is no cluster to be in".to_owned());
         }
+        if self.only_watches && self.bootstrap_expect > 0 {
+            return Err(
+                "a node that only watches does not found a cluster: bootstrap-expect must be 0".to_owned()
+            );
+        }
         let cells = self.slots.as_len() * self.replicas.as_len();
         if cells > CELLS_MAX {
             return Err(format!("slots times replicas is {cells}, at most {CELLS_MAX} are possible"));
@@ -156,6 +164,7 @@ mod tests {
                 token: None,
                 peers: Vec::new(),
                 bootstrap_expect: 1,
+                only_watches: false,
                 cluster: None,
                 replicas: ReplicaCount::new(3).expect("3 is allowed"),
                 slots: SlotCount::new(16_384).expect("it is allowed"),
@@ -170,6 +179,7 @@ mod tests {
         check(|config| config.name.clear(), "no name");
         check(|config| config.addresses.cluster.clear(), "no address");
         check(|config| config.bootstrap_expect = 0, "no cluster to be in");
+        check(|config| config.only_watches = true, "does not found");
         check(|config| config.slots = SlotCount::MAX, "slots times replicas is 196608");
     }
 }

@@ -54,8 +54,15 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     let has_namesake = |node: &Node| {
         state.nodes().any(|other| other.uid != node.uid && other.name == node.name && !other.state.is_final())
     };
+    // Whoever founds a cluster has nothing that could be read: they need not wait, once all are there.
+    let has_founders = cluster.founders.iter().all(|uid| state.node(*uid).is_some());
+    let is_founding = |node: &Node| {
+        let pool = state.mapping().pools.get(&node.pool);
+        has_founders && cluster.founders.contains(&node.uid) && pool.is_some_and(|pool| pool.table.is_empty())
+    };
     let joined = |node: &&Node| {
-        node.state == NodeState::Joining && situation.joined.contains(&node.uid) && !has_namesake(node)
+        let may_own = situation.joined.contains(&node.uid) || is_founding(node);
+        node.state == NodeState::Joining && may_own && !has_namesake(node)
     };
     if let Some(node) = state.nodes().find(joined) {
         let (from, to, reason) = (NodeState::Joining, NodeState::Active, "joined".to_owned());

@@ -282,6 +282,7 @@ async fn run(
                 cause = raft.failed() => return Err(ClusterFailure::Raft(cause)),
             }
         }
+        None if shared.config.only_watches => watch_voters(shared, cluster).await,
         None => {
             tokio::select! {
                 () = watch_voters(shared, cluster) => {}
@@ -309,8 +310,10 @@ async fn enter(shared: &Arc<Shared>, resolver: &dyn Resolver) -> Result<Membersh
         }
         Decision::Join(membership) => {
             info!(cluster = %membership.cluster, "this node joins a cluster");
-            register(shared, membership.cluster).await;
-            shared.refusal.send_replace(None);
+            if !shared.config.only_watches {
+                register(shared, membership.cluster).await;
+                shared.refusal.send_replace(None);
+            }
             // It is no founder, so who they are is not its business.
             Membership { founders: Vec::new(), ..membership }
         }

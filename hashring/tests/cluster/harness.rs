@@ -63,6 +63,7 @@ pub fn config(data_path: PathBuf, name: &str, zone: &str, address: &str) -> Clus
         token: None,
         peers: Vec::new(),
         bootstrap_expect: 0,
+        only_watches: false,
         cluster: None,
         replicas: ReplicaCount::new(3).unwrap(),
         slots: SlotCount::DEFAULT,

@@ -176,7 +176,7 @@ const ROUTING: &[Flag] = &[
         "",
         "This node's gRPC address as the ring names it; a node with a ring and without it only routes.",
     ),
-    flag("receive.replication-factor", Count, "1", "Copies of each series."),
+    flag("receive.replication-factor", Count, "1", "Copies of each series; 3 in a cluster unless given."),
     flag(
         "receive.replica-header",
         Text,
@@ -225,6 +225,56 @@ const ROUTING: &[Flag] = &[
     flag("receive.relabel-config-file", Text, "", "File with relabel rules for all tenants.").not_built(),
 ];
 
+const CLUSTER: &[Flag] = &[
+    flag(
+        "cluster.peers",
+        Text,
+        "",
+        "Nodes of the cluster, host:port of --cluster.address; this one may be among them. Several flags or separated by commas.",
+    )
+    .repeat(),
+    flag(
+        "cluster.bootstrap-expect",
+        Count,
+        "0",
+        "So many nodes without a cluster found one together; 0 = only join one that exists.",
+    ),
+    flag("cluster.address", Address, "0.0.0.0:10903", "Where to serve Raft, the ring, joining and administration."),
+    flag("cluster.id", Text, "", "The only cluster that this node may be in."),
+    flag("cluster.join-token-file", Text, "", "File with the token that this node joins with."),
+    flag("cluster.slots", Count, "4096", "Slots of the ring, for ever; only when a cluster is founded."),
+    flag("data.path", Text, "", "Directory for who the node is and for the ring; a node of a cluster needs one, not in --tsdb.path."),
+    flag("node.name", Text, "", "Name of this node, which no other has. Default: the host name."),
+    flag("node.zone", Text, "", "What this node may fail with; owners of a series are in different zones."),
+    flag(
+        "node.role",
+        Choice(&["all", "router"]),
+        "all",
+        "all = stores and routes, router = only routes.",
+    ),
+    flag(
+        "node.advertise",
+        Text,
+        "",
+        "Host at which others reach this node. Default: that of --grpc-address, or the node's name.",
+    ),
+    flag("node.weight", Count, "1", "Share of slots, compared with other nodes."),
+    flag("node.pool", Text, "default", "The pool this node belongs to."),
+    flag("ring.join-read-grace", Duration, "90s", "How long a new node is read from before it is written to."),
+    flag("ring.step-interval", Duration, "30s", "Pause between two waves of moved slots."),
+    flag("ring.max-moves-per-step", Count, "0", "Owners that change in a wave; 0 = one of sixteen slots."),
+    flag("cluster.heartbeat-interval", Duration, "5s", "How often a node tells the leader how it is doing."),
+    flag("cluster.bootstrap-round", Duration, "3s", "Pause between two looks at who is there, without a cluster.").hidden(),
+    flag("cluster.connect-timeout", Duration, "2s", "How long connecting to a node may take.").hidden(),
+    flag("cluster.call-timeout", Duration, "5s", "How long a small answer of a node may take.").hidden(),
+    flag("cluster.propose-timeout", Duration, "20s", "How long a change is tried on one leader after another.").hidden(),
+    flag("cluster.retry-interval", Duration, "500ms", "Pause before a leader is looked for again.").hidden(),
+    flag("cluster.watch-timeout", Duration, "30s", "How long whoever tells of the ring may be silent.").hidden(),
+    flag("raft.heartbeat-interval", Duration, "250ms", "How often the leader of Raft is heard of."),
+    flag("raft.election-timeout-min", Duration, "1500ms", "Least time without a leader before an election."),
+    flag("raft.election-timeout-max", Duration, "3s", "Most time without a leader before an election."),
+];
+
 const TENANCY: &[Flag] = &[
     flag(
         "receive.tenant-header",
@@ -258,7 +308,7 @@ const TENANCY: &[Flag] = &[
 
 const STORAGE: &[Flag] = &[
     flag("tsdb.path", Text, "./data", "Data directory; each directory in it is a tenant."),
-    flag("label", Text, "", "External label as name=\"value\"; at least one, another on each node.").repeat(),
+    flag("label", Text, "", "External label as name=\"value\"; at least one, another on each node. A node of a cluster gets receive_replica by itself.").repeat(),
     flag("tsdb.retention", Duration, "15d", "How long data is kept here; 0d = for ever."),
     flag("tsdb.max-retention-bytes", Bytes, "0", "Bytes of data kept per tenant.").not_built(),
     flag("tsdb.min-block-duration", Duration, "2h", "Length of a block.").hidden(),
@@ -484,6 +534,7 @@ pub const GROUPS: &[Group] = &[
     Group { heading: "Writing and stopping", flags: WEIR },
     Group { heading: "Logs and traces", flags: TELEMETRY },
     Group { heading: "Routing and replication", flags: ROUTING },
+    Group { heading: "Cluster", flags: CLUSTER },
     Group { heading: "TLS", flags: TLS },
 ];
 

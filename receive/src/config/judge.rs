@@ -21,6 +21,9 @@ use crate::{
     objstore::Secret,
 };
 
+/// The label with the name of the node.
+const REPLICA_LABEL: &str = "receive_replica";
+
 /// Collects problems and notices while a configuration is read.
 pub(super) struct Judge<'a> {
     values: &'a Values,
@@ -69,6 +72,11 @@ impl<'a> Judge<'a> {
 
     pub(super) fn invalid(&mut self, name: &str, cause: impl Into<String>) {
         self.problems.push(Problem::Invalid { flag: flags::find(name).name, cause: cause.into() });
+    }
+
+    /// All values given.
+    pub(super) fn given(&self, name: &str) -> &'a [String] {
+        self.values.given(flags::find(name).name)
     }
 
     /// The last value given, else the default.
@@ -192,7 +200,8 @@ impl<'a> Judge<'a> {
 
     pub(super) fn external_labels(&mut self) -> Labels {
         let given = self.values.given("label");
-        if given.is_empty() {
+        let is_cluster = self.is_cluster();
+        if given.is_empty() && !is_cluster {
             self.invalid(
                 "label",
                 "at least one external label is needed, another on each node, as in \
@@ -203,6 +212,13 @@ impl<'a> Judge<'a> {
             self.invalid("label", error.to_string());
             Labels::empty()
         });
+        // The name of the node tells its data from others'.
+        let labels = if is_cluster && labels.get(REPLICA_LABEL).is_none() {
+            let name = self.node_name();
+            Labels::from_pairs(labels.iter().chain([(REPLICA_LABEL, name.as_str())]))
+        } else {
+            labels
+        };
         let tenant_label = self.text("receive.tenant-label-name");
         if labels.get(tenant_label).is_some() {
             self.notices.push(format!("--label {tenant_label} gives way to the tenant's name"));

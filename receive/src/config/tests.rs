@@ -1,5 +1,7 @@
 use std::io::Write as _;
 
+use weir_hashring::static_ring::Algorithm;
+
 use super::*;
 use crate::{
     cli::flags::{self, Flag, Kind, Standing},
@@ -209,7 +211,7 @@ fn what_has_no_effect_is_accepted_and_noted() {
 #[test]
 fn a_ring_is_read_from_a_file_or_from_the_flag() {
     let ring = |given: &[(&str, &str)]| judge_with_label(given).expect("all valid").ring;
-    assert_eq!(ring(&[]), None);
+    assert!(ring(&[]).is_none());
     let given = ring(&[
         ("receive.hashrings", "[]"),
         ("receive.hashrings-file", "/etc/ring.json"),
@@ -220,16 +222,71 @@ fn a_ring_is_read_from_a_file_or_from_the_flag() {
         ("replication.window-bytes", "1MiB"),
     ])
     .expect("a ring");
-    assert_eq!(given.source, RingSource::File("/etc/ring.json".into()), "the file goes first");
-    assert_eq!(given.algorithm, Algorithm::Ketama);
-    assert_eq!(given.local_endpoint.as_deref(), Some("n1:10901"));
+    let file = given.file().expect("a ring file");
+    assert_eq!(file.text, RingText::File("/etc/ring.json".into()), "the file goes first");
+    assert_eq!(file.algorithm, Algorithm::Ketama);
+    assert_eq!(file.local_endpoint.as_deref(), Some("n1:10901"));
     assert_eq!((given.forward_timeout, given.window_bytes), (Duration::from_secs(4), 1 << 20));
     let router = ring(&[("receive.hashrings", "[]")]).expect("a ring");
-    assert_eq!((router.source, router.local_endpoint), (RingSource::Text("[]".to_owned()), None));
+    let file = router.file().expect("a ring file");
+    assert_eq!((&file.text, &file.local_endpoint), (&RingText::Inline("[]".to_owned()), &None));
+    assert!(router.is_router());
     let problem = the_problem(&[("receive.replication-factor", "2")]);
     assert!(problem.starts_with("--receive.replication-factor: needs a ring"), "{problem}");
     let problem = the_problem(&[("receive.hashrings", "[]"), ("replication.failure-timeout", "0s")]);
     assert_eq!(problem, "--replication.failure-timeout: must be more than 0");
+}
+
+#[test]
+fn a_cluster_is_read() {
+    let cluster = |given: &[(&str, &str)]| {
+        let all = [&[("data.path", "/var/lib/weir")], given].concat();
+        let config = judge(&all).expect("all valid");
+        let ring = config.ring.clone().expect("a ring");
+        (ring.cluster().expect("a cluster").clone(), ring, config)
+    };
+    let (own, ring, config) = cluster(&[
+        ("cluster.peers", "a:10903,b:10903"),
+        ("cluster.peers", "c:10903"),
+        ("node.name", "n1"),
+        ("node.zone", "z1"),
+    ]);
+    assert_eq!(own.peers, ["a:10903", "b:10903", "c:10903"]);
+    assert_eq!((own.name.as_str(), own.zone.as_str(), own.advertise.as_str()), ("n1", "z1", "n1"));
+    assert_eq!((own.replicas.get(), config.replication_factor, own.slots.get()), (3, 3, 4096));
+    assert_eq!(config.external_labels.get("receive_replica"), Some("n1"), "the name tells nodes apart");
+    assert!(!ring.is_router());
+    let expect = ("cluster.bootstrap-expect", "1");
+    let given =
+        [expect, ("receive.replication-factor", "1"), ("grpc-address", "10.0.0.7:1"), ("node.name", "x")];
+    let (own, _, config) = cluster(&given);
+    assert_eq!((own.bootstrap_expect, own.replicas.get(), config.replication_factor), (1, 1, 1));
+    assert_eq!(own.advertise, "10.0.0.7");
+    let (own, ..) = cluster(&[expect, ("node.advertise", "[fe80::1]"), ("label", "receive_replica=\"r\"")]);
+    assert_eq!(own.advertise, "fe80::1");
+    let (_, _, config) = cluster(&[expect, ("label", "receive_replica=\"r\"")]);
+    assert_eq!(config.external_labels.get("receive_replica"), Some("r"));
+    let (_, ring, _) = cluster(&[("cluster.peers", "a:1"), ("node.role", "router")]);
+    assert!(ring.is_router());
+
+    let check = |given: &[(&str, &str)], start: &str| {
+        let all = [&[("cluster.peers", "a:1"), ("data.path", "/d"), ("tsdb.path", "/t")], given].concat();
+        let problems = judge(&all).expect_err(start);
+        assert!(problems.len() == 1 && problems[0].starts_with(start), "{given:?}: {problems:?}");
+    };
+    check(&[("receive.hashrings", "[]")], "--receive.hashrings: does not go with --cluster.peers");
+    check(&[("receive.local-endpoint", "a:1")], "--receive.local-endpoint: does not go with");
+    check(&[("data.path", "")], "--data.path: must not be empty");
+    check(&[("data.path", "/t/x")], "--data.path: must not be --tsdb.path or in it");
+    check(&[("data.path", "/t")], "--data.path: must not be --tsdb.path or in it");
+    check(&[("receive.replication-factor", "8")], "--receive.replication-factor: must be from 1 to 7");
+    check(&[("cluster.slots", "255")], "--cluster.slots: must be from 256 to 65536");
+    check(&[("cluster.id", "x")], "--cluster.id: \"x\" is not the id of a cluster");
+    check(&[("node.weight", "0")], "--node.weight: must be more than 0");
+    check(&[("node.advertise", "a:1")], "--node.advertise: \"a:1\" is not a host");
+    check(&[("cluster.join-token-file", "/nowhere")], "--cluster.join-token-file: cannot read /nowhere");
+    check(&[("raft.election-timeout-min", "4s")], "--raft.election-timeout-min: must be less than");
+    check(&[("raft.heartbeat-interval", "1s")], "--raft.heartbeat-interval: must be at most half");
 }
 
 #[test]

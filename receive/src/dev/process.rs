@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{COPIES, NodeSpec};
+use super::{COPIES, NODES, NodeSpec};
 
 /// How much of the end of a log is shown when a node dies.
 const LOG_TAIL_BYTES: u64 = 4096;
@@ -37,7 +37,12 @@ pub struct NodeProcess {
 /// # Errors
 /// The first port that cannot be bound.
 pub fn check_ports(spec: &NodeSpec) -> anyhow::Result<()> {
-    let ports = [("remote write", spec.write_port), ("gRPC", spec.grpc_port), ("HTTP", spec.http_port)];
+    let ports = [
+        ("remote write", spec.write_port),
+        ("gRPC", spec.grpc_port),
+        ("HTTP", spec.http_port),
+        ("the cluster", spec.cluster_port),
+    ];
     for (what, port) in ports {
         if let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
             bail!("port {port} for {what} cannot be used ({error}); choose others with --port-offset=N");
@@ -131,18 +136,20 @@ fn arguments(spec: &NodeSpec) -> anyhow::Result<Vec<String>> {
     let bucket = bucket.to_str().context("the path of the bucket is not UTF-8")?;
     // A JSON string is a YAML string.
     let directory = serde_json::Value::from(bucket);
-    let data = spec.dir.join("tsdb");
-    let data = data.to_str().context("the path of the data is not UTF-8")?;
+    let dir = spec.dir.to_str().context("the path of the data is not UTF-8")?;
     Ok(vec![
         "receive".to_owned(),
         format!("--remote-write.address=127.0.0.1:{}", spec.write_port),
         format!("--grpc-address=127.0.0.1:{}", spec.grpc_port),
         format!("--http-address=127.0.0.1:{}", spec.http_port),
-        format!("--tsdb.path={data}"),
-        format!("--label=receive_replica=\"{}\"", spec.name),
-        format!("--receive.hashrings={}", spec.ring),
-        "--receive.hashrings-algorithm=ketama".to_owned(),
-        format!("--receive.local-endpoint={}", spec.endpoint()),
+        format!("--cluster.address=127.0.0.1:{}", spec.cluster_port),
+        format!("--tsdb.path={dir}/tsdb"),
+        format!("--data.path={dir}/node"),
+        format!("--cluster.peers={}", spec.peers),
+        format!("--cluster.bootstrap-expect={NODES}"),
+        "--cluster.bootstrap-round=300ms".to_owned(),
+        format!("--node.name={}", spec.name),
+        format!("--node.zone=zone-{}", spec.name),
         format!("--receive.replication-factor={COPIES}"),
         format!("--objstore.config=type: FILESYSTEM\nconfig:\n  directory: {directory}\n"),
         format!("--debug.name={}", spec.name),
@@ -164,10 +171,7 @@ fn log_tail(path: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cli,
-        config::{Config, RingSource},
-    };
+    use crate::{cli, config::Config};
 
     fn spec(root: &Path) -> NodeSpec {
         NodeSpec {
@@ -177,7 +181,8 @@ mod tests {
             write_port: 1,
             grpc_port: 2,
             http_port: 3,
-            ring: r#"[{"endpoints": ["127.0.0.1:2"]}]"#.to_owned(),
+            cluster_port: 4,
+            peers: "127.0.0.1:4,127.0.0.1:5".to_owned(),
         }
     }
 
@@ -199,8 +204,11 @@ mod tests {
         assert!(config.stop_on_stdin_eof);
         assert_eq!(config.replication_factor, 3);
         let ring = config.ring.expect("a ring");
-        assert_eq!(ring.source, RingSource::Text(spec.ring));
-        assert_eq!(ring.local_endpoint.as_deref(), Some("127.0.0.1:2"));
+        let cluster = ring.cluster().expect("a cluster");
+        assert_eq!((&cluster.name, &cluster.zone), (&"n1".to_owned(), &"zone-n1".to_owned()));
+        assert_eq!(cluster.peers, ["127.0.0.1:4", "127.0.0.1:5"]);
+        assert_eq!((cluster.bootstrap_expect, cluster.advertise.as_str()), (3, "127.0.0.1"));
+        assert_eq!(cluster.data_path, spec.dir.join("node"));
         let bucket = config.upload.objstore.expect("a bucket").yaml;
         let (_, directory) = bucket.reveal().split_once("directory: ").expect("has a directory");
         let directory: String = serde_json::from_str(directory.trim()).expect("is a string");
@@ -211,7 +219,13 @@ mod tests {
     fn a_taken_port_is_told_with_the_way_out() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("binds");
         let port = taken.local_addr().expect("bound").port();
-        let spec = NodeSpec { write_port: 0, grpc_port: port, http_port: 0, ..spec(Path::new("x")) };
+        let spec = NodeSpec {
+            write_port: 0,
+            grpc_port: port,
+            http_port: 0,
+            cluster_port: 0,
+            ..spec(Path::new("x"))
+        };
         let error = check_ports(&spec).expect_err("is taken").to_string();
         assert!(error.starts_with(&format!("port {port} for gRPC cannot be used (")), "{error}");
         assert!(error.ends_with("; choose others with --port-offset=N"), "{error}");

@@ -116,7 +116,8 @@ mod tests {
             write_port: port,
             grpc_port: 1,
             http_port: port,
-            ring: String::new(),
+            cluster_port: 4,
+            peers: String::new(),
         };
         Scraper::new(HttpClient::new(), &spec, Duration::from_secs(15))
     }

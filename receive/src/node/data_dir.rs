@@ -19,20 +19,21 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Creates `path` if needed and, if `lock` says so, locks it. A file system that knows no locks
+    /// Creates `path`, which `flag` names, if needed and, if `lock` says so, locks it. A file system that knows no locks
     /// is worth a line in the log, no more: each tenant has a lock of its own.
     ///
     /// # Errors
     /// If the directory cannot be created or opened, or another process has locked it.
-    pub fn claim(path: &Path, lock: bool) -> Result<Self, NodeError> {
-        let failed = |action| move |source| NodeError::DataDir { action, path: path.to_owned(), source };
+    pub fn claim(flag: &'static str, path: &Path, lock: bool) -> Result<Self, NodeError> {
+        let failed =
+            |action| move |source| NodeError::DataDir { flag, action, path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed("create"))?;
         let directory = File::open(path).map_err(failed("open"))?;
         if lock {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(NodeError::DataDirInUse { path: path.to_owned() });
+                    return Err(NodeError::DataDirInUse { flag, path: path.to_owned() });
                 }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "the data directory cannot be locked");
@@ -51,20 +52,20 @@ mod tests {
     fn one_process_at_a_time_has_the_directory() {
         let root = tempfile::tempdir().expect("a directory");
         let path = root.path().join("a/b");
-        let first = DataDir::claim(&path, true).expect("is free");
+        let first = DataDir::claim("tsdb.path", &path, true).expect("is free");
         assert!(
-            matches!(DataDir::claim(&path, true), Err(NodeError::DataDirInUse { path: own }) if own == path)
+            matches!(DataDir::claim("tsdb.path", &path, true), Err(NodeError::DataDirInUse { path: own, .. }) if own == path)
         );
-        DataDir::claim(&path, false).expect("does not care");
+        DataDir::claim("tsdb.path", &path, false).expect("does not care");
         assert_eq!(fs::read_dir(&path).expect("is there").count(), 0, "nothing may lie among the tenants");
         drop(first);
-        DataDir::claim(&path, true).expect("is free again");
+        DataDir::claim("tsdb.path", &path, true).expect("is free again");
     }
 
     #[test]
     fn a_file_is_no_data_directory() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let error = DataDir::claim(file.path(), true).expect_err("is a file").to_string();
+        let error = DataDir::claim("tsdb.path", file.path(), true).expect_err("is a file").to_string();
         assert!(error.starts_with("--tsdb.path: cannot create "), "{error}");
     }
 }

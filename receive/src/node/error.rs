@@ -2,12 +2,16 @@
 
 use std::{io, path::PathBuf};
 
+use weir_hashring::cluster::ClusterFailure;
+
 /// Why a node does not start, or stops unasked.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The data directory cannot be made or opened.
-    #[error("--tsdb.path: cannot {action} {}: {source}", path.display())]
+    #[error("--{flag}: cannot {action} {}: {source}", path.display())]
     DataDir {
+        /// The flag that names the directory.
+        flag: &'static str,
         /// What was being done, as in "create".
         action: &'static str,
         /// The directory.
@@ -16,8 +20,10 @@ pub enum NodeError {
         source: io::Error,
     },
     /// Another process uses the data directory.
-    #[error("--tsdb.path: {} is in use by another process", path.display())]
+    #[error("--{flag}: {} is in use by another process", path.display())]
     DataDirInUse {
+        /// The flag that names the directory.
+        flag: &'static str,
         /// The directory.
         path: PathBuf,
     },
@@ -42,6 +48,9 @@ pub enum NodeError {
         /// The cause.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The node cannot be part of its cluster any more.
+    #[error("cluster: {0}")]
+    Cluster(#[from] ClusterFailure),
     /// A task that should run for ever has ended.
     #[error("task {task:?} {how}")]
     TaskEnded {

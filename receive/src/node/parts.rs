@@ -18,7 +18,13 @@ use weir_tsdb::{
     fs::{Fs, MemFs, StdFs},
 };
 
-use super::{NodeError, ring::RingKeeper, tasks::TaskSet, uploads::Uploads};
+use super::{
+    NodeError,
+    cluster::{Cluster, RingKeeper},
+    ring::RingFileKeeper,
+    tasks::TaskSet,
+    uploads::Uploads,
+};
 use crate::{
     config::{Config, RingConfig},
     grpc::{self, GrpcConfig, GrpcServices},
@@ -26,8 +32,9 @@ use crate::{
     readiness::Readiness,
     replicate::{
         Peers,
+        fence::WriteFence,
         peer::PeerOptions,
-        receiver::{Receiver, ReceiverOptions, Senders},
+        receiver::{Receiver, Senders},
     },
     store_api::{InfoApi, StoreApi, StoreLimits, TenantSource, TenantView},
     telemetry::{
@@ -50,6 +57,10 @@ pub struct Parts {
     opened: Arc<OnceLock<Opened>>,
     /// Other nodes; `None` for a node on its own.
     peers: Option<Arc<Peers>>,
+    /// What is known of the ring, to judge what others send.
+    fence: Arc<WriteFence>,
+    /// The cluster, where the nodes agree on the ring.
+    cluster: Option<Cluster>,
     /// Which of them send to this one.
     senders: Senders,
 }
@@ -61,7 +72,14 @@ struct Opened {
     write: Arc<WriteState>,
     write_router: Router,
     /// Taken by the task that watches the ring.
-    ring: Mutex<Option<RingKeeper>>,
+    ring: Mutex<Option<Keeper>>,
+}
+
+/// Who puts rings in force.
+#[derive(Debug)]
+enum Keeper {
+    File(RingFileKeeper),
+    Cluster(RingKeeper),
 }
 
 impl Parts {
@@ -69,7 +87,12 @@ impl Parts {
     ///
     /// # Errors
     /// If a part finds its configuration wrong.
-    pub fn new(config: Arc<Config>, readiness: Readiness, telemetry: &Telemetry) -> Result<Self, NodeError> {
+    pub fn new(
+        config: Arc<Config>,
+        readiness: Readiness,
+        telemetry: &Telemetry,
+        cluster: Option<Cluster>,
+    ) -> Result<Self, NodeError> {
         let uploads = match &config.upload.objstore {
             Some(text) => {
                 let bucket = BucketConfig::parse(text.yaml.reveal())
@@ -87,8 +110,13 @@ impl Parts {
             opened: opened.clone(),
             readiness: readiness.clone(),
         }));
-        let peers = config.ring.as_ref().map(|ring| Peers::new(peer_options(ring)));
-        Ok(Self { config, readiness, uploads, opened, peers, senders: Senders::default() })
+        let peers = config.ring.as_ref().map(|ring| Peers::new(peer_options(ring, cluster.as_ref())));
+        let file = config.ring.as_ref().and_then(RingConfig::file);
+        let fence = match &cluster {
+            Some(_) => WriteFence::of_cluster(),
+            None => WriteFence::of_file(file.and_then(|file| file.local_endpoint.clone())),
+        };
+        Ok(Self { config, readiness, uploads, opened, peers, fence, cluster, senders: Senders::default() })
     }
 
     /// The routes of the write port. Served at once, with the gate of [`Readiness`] before them.
@@ -118,7 +146,7 @@ impl Parts {
             request_samples: self.config.read.max_samples.unwrap_or(0),
         };
         let readiness = self.readiness.clone();
-        let stores = self.config.ring.as_ref().is_none_or(|ring| ring.local_endpoint.is_some());
+        let stores = self.config.ring.as_ref().is_none_or(|ring| !ring.is_router());
         let mut services = GrpcServices::new(move || readiness.is_ready());
         if stores {
             services = services
@@ -142,9 +170,7 @@ impl Parts {
         let opened = self.opened.clone();
         let tenants = move || opened.get().map(|opened| opened.tenants.clone());
         let (peers, senders) = (self.peers.clone(), self.senders.clone());
-        let endpoint = self.config.ring.as_ref().and_then(|ring| ring.local_endpoint.clone());
-        let options = ReceiverOptions { endpoint, ..ReceiverOptions::default() };
-        Receiver::new(tenants, options, peers, senders, stop)
+        Receiver::new(tenants, self.fence.clone(), peers, senders, stop)
     }
 
     /// Opens all tenants of `config.tsdb.path` and sets the write path. The node is ready when this
@@ -170,7 +196,7 @@ impl Parts {
     /// it: else the next node of a rollout would stop while this one still misses its copies.
     async fn wait_for_peers(&self) {
         let Some((peers, ring)) = self.peers.as_ref().zip(self.config.ring.as_ref()) else { return };
-        if ring.local_endpoint.is_none() {
+        if ring.is_router() {
             return;
         }
         peers.announce();
@@ -188,17 +214,26 @@ impl Parts {
         }
     }
 
-    /// Puts the ring in force that is there at start.
-    async fn ring(&self, write: &WriteState) -> Result<Option<RingKeeper>, NodeError> {
-        let Some((config, peers)) = self.config.ring.clone().zip(self.peers.clone()) else { return Ok(None) };
-        let keeper = RingKeeper::new(config, self.config.replication_factor, peers);
+    /// Puts the ring in force that is there at start. A node of a cluster waits for one.
+    async fn ring(&self, write: &Arc<WriteState>) -> Result<Option<Keeper>, NodeError> {
+        let Some((config, peers)) = self.config.ring.as_ref().zip(self.peers.clone()) else {
+            return Ok(None);
+        };
+        if let Some(cluster) = &self.cluster {
+            cluster.first_ring().await;
+            let keeper = cluster.keeper(peers, self.fence.clone());
+            return Ok(Some(Keeper::Cluster(keeper.put_in_force(write.clone()).await)));
+        }
+        let Some(file) = config.file().cloned() else { return Ok(None) };
+        let factor = self.config.replication_factor;
+        let keeper = RingFileKeeper::new(file, factor, peers, self.fence.clone());
         let (keeper, read) = keeper.read().await;
         if let Some(routing) = read.map_err(NodeError::part("--receive.hashrings"))? {
             let stamp = routing.stamp();
             tracing::info!(nodes = routing.members().len(), digest = stamp.digest, "the ring is in force");
             write.set_routing(routing);
         }
-        Ok(Some(keeper))
+        Ok(Some(Keeper::File(keeper)))
     }
 
     fn tenants_config(&self) -> TenantsConfig {
@@ -212,7 +247,7 @@ impl Parts {
             ..DbOptions::default()
         };
         // A router stores nothing; what it keeps of tenants needs no directory.
-        let is_router = self.config.ring.as_ref().is_some_and(|ring| ring.local_endpoint.is_none());
+        let is_router = self.config.ring.as_ref().is_some_and(RingConfig::is_router);
         let fs: Arc<dyn Fs> = if is_router { Arc::new(MemFs::new()) } else { Arc::new(StdFs) };
         let mut config = TenantsConfig::new(tsdb.path.clone(), fs, db);
         config.external_labels = self.config.external_labels.clone();
@@ -253,8 +288,14 @@ impl Parts {
     /// Starts what runs beside requests. Each task ends soon after `stop` is cancelled.
     pub fn spawn_background(&self, tasks: &mut TaskSet, stop: &CancellationToken) {
         let Some(Opened { tenants, write, ring, .. }) = self.opened.get() else { return };
-        if let Some(ring) = ring.lock().take() {
-            tasks.spawn("ring", ring.watch(write.clone(), stop.clone()));
+        match ring.lock().take() {
+            Some(Keeper::File(ring)) => tasks.spawn("ring", ring.watch(write.clone(), stop.clone())),
+            Some(Keeper::Cluster(ring)) => tasks.spawn("ring", ring.watch(write.clone(), stop.clone())),
+            None => {}
+        }
+        if let Some(cluster) = self.cluster.clone() {
+            let report = cluster.report(tenants.clone(), self.readiness.clone(), stop.clone());
+            tasks.spawn("report to the cluster", report);
         }
         let may_delete: MayDelete = match self.uploads.clone() {
             Some(uploads) => Arc::new(move |tenant, ulid| uploads.is_uploaded(tenant, ulid)),
@@ -279,9 +320,11 @@ impl Parts {
     }
 }
 
-fn peer_options(ring: &RingConfig) -> PeerOptions {
+fn peer_options(ring: &RingConfig, cluster: Option<&Cluster>) -> PeerOptions {
+    let of_file = ring.file().and_then(|file| file.local_endpoint.clone());
+    let sender = cluster.map(|cluster| cluster.uid().to_string()).or(of_file);
     PeerOptions {
-        sender: ring.local_endpoint.clone().unwrap_or_else(|| "router".to_owned()),
+        sender: sender.unwrap_or_else(|| "router".to_owned()),
         window_bytes: ring.window_bytes,
         ping_interval: ring.failure_timeout / 4,
         failure_timeout: ring.failure_timeout,

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use weir_hashring::static_ring::{RingFile, StaticRing};
 
 use crate::{
-    config::{RingConfig, RingSource},
-    replicate::{Peers, routing::Routing},
+    config::{RingFileConfig, RingText},
+    replicate::{Peers, fence::WriteFence, routing::Routing},
     write::WriteState,
 };
 
@@ -26,10 +26,11 @@ const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Keeps the routing of a node as its ring file says.
 #[derive(Debug)]
-pub struct RingKeeper {
-    config: RingConfig,
+pub struct RingFileKeeper {
+    config: RingFileConfig,
     replication_factor: usize,
     peers: Arc<Peers>,
+    fence: Arc<WriteFence>,
     /// Rings that were put in force so far.
     epoch: u64,
     /// The text of the newest ring that was looked at, and whether it is in force.
@@ -39,9 +40,14 @@ pub struct RingKeeper {
     hash: Gauge,
 }
 
-impl RingKeeper {
+impl RingFileKeeper {
     /// Nothing is read yet.
-    pub fn new(config: RingConfig, replication_factor: usize, peers: Arc<Peers>) -> Self {
+    pub fn new(
+        config: RingFileConfig,
+        replication_factor: usize,
+        peers: Arc<Peers>,
+        fence: Arc<WriteFence>,
+    ) -> Self {
         for name in ["changes", "errors", "refreshes"] {
             counter!(format!("thanos_receive_hashrings_file_{name}_total")).increment(0);
         }
@@ -49,6 +55,7 @@ impl RingKeeper {
             config,
             replication_factor,
             peers,
+            fence,
             epoch: 0,
             seen: None,
             successful: gauge!("thanos_receive_config_last_reload_successful"),
@@ -100,9 +107,9 @@ impl RingKeeper {
     }
 
     fn read_text(&self) -> Result<String, String> {
-        match &self.config.source {
-            RingSource::Text(text) => Ok(text.clone()),
-            RingSource::File(path) => {
+        match &self.config.text {
+            RingText::Inline(text) => Ok(text.clone()),
+            RingText::File(path) => {
                 fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
             }
         }
@@ -116,8 +123,9 @@ impl RingKeeper {
         let rings = StaticRing::build(&file, self.replication_factor, self.config.algorithm)
             .map_err(|error| error.to_string())?;
         let local = self.config.local_endpoint.as_deref();
-        let routing = Routing::new(rings, self.epoch + 1, local, &self.peers)?;
+        let routing = Routing::of_file(rings, self.epoch + 1, local, &self.peers)?;
         self.epoch += 1;
+        self.fence.set_file(routing.stamp().digest);
         Ok(routing)
     }
 
@@ -126,7 +134,7 @@ impl RingKeeper {
         self.success_time.set(now.as_secs_f64());
         // As upstream: 48 bits, which a float holds exactly.
         self.hash.set((routing.stamp().digest >> 16) as f64);
-        for ring in routing.rings().rings() {
+        for ring in routing.rings().into_iter().flat_map(StaticRing::rings) {
             let labels = [("name", ring.name().to_owned())];
             gauge!("thanos_receive_hashring_nodes", &labels).set(ring.endpoints().len() as f64);
             let tenants = ring.tenants().map_or(0, |tenants| tenants.len());
@@ -136,7 +144,7 @@ impl RingKeeper {
 
     /// Watches the file until `stop` is cancelled.
     pub async fn watch(mut self, write: Arc<WriteState>, stop: CancellationToken) {
-        if matches!(self.config.source, RingSource::Text(_)) {
+        if matches!(self.config.text, RingText::Inline(_)) {
             return stop.cancelled().await;
         }
         let mut ticks = interval(self.config.refresh_interval.min(LOOK_INTERVAL_MAX));

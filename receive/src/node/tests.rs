@@ -92,14 +92,14 @@ fn the_shorter_of_grace_and_drain_limit_counts() {
 #[tokio::test]
 async fn a_task_that_ends_stops_the_node_and_is_named() {
     let stop = CancellationToken::new();
-    for index in 0..3 {
-        let mut sets: [TaskSet; 3] = Default::default();
+    for index in 0..4 {
+        let mut sets: [TaskSet; 4] = Default::default();
         sets.iter_mut().for_each(|set| set.spawn("for ever", std::future::pending::<()>()));
         sets[index].spawn("uploads", async {});
-        let error = supervise(&stop, sets.each_mut()).await.expect_err("a task has ended");
+        let error = supervise(&stop, None, sets.each_mut()).await.expect_err("a task has ended");
         assert_eq!(error.to_string(), "task \"uploads\" ended unexpectedly");
     }
     stop.cancel();
-    let mut sets: [TaskSet; 3] = Default::default();
-    supervise(&stop, sets.each_mut()).await.expect("was asked to stop");
+    let mut sets: [TaskSet; 4] = Default::default();
+    supervise(&stop, None, sets.each_mut()).await.expect("was asked to stop");
 }

@@ -29,7 +29,7 @@ use weir_proto::{
     },
 };
 
-use super::connection::Connection;
+use super::{PeerIdentity, connection::Connection};
 use crate::grpc::MESSAGE_BYTES_MAX;
 
 /// Frames that are handed to the network before it takes them.
@@ -40,10 +40,8 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// How peers are treated.
 #[derive(Clone, Debug)]
 pub struct PeerOptions {
-    /// Name of this node, for logs of others.
+    /// What this node calls itself, as others call it in [`PeerIdentity::target`].
     pub sender: String,
-    /// The cluster; all zero where a ring file places series.
-    pub cluster_id: [u8; 16],
     /// Most bytes without an answer per peer.
     pub window_bytes: usize,
     /// Time between two pings.
@@ -60,7 +58,6 @@ impl Default for PeerOptions {
     fn default() -> Self {
         Self {
             sender: String::new(),
-            cluster_id: [0; 16],
             window_bytes: 32 << 20,
             ping_interval: Duration::from_millis(200),
             failure_timeout: Duration::from_millis(700),
@@ -72,7 +69,7 @@ impl Default for PeerOptions {
 
 /// One peer.
 pub struct Peer {
-    address: String,
+    identity: PeerIdentity,
     options: PeerOptions,
     current: ArcSwapOption<Connection>,
     /// Ends the pause before the next attempt to connect.
@@ -127,19 +124,18 @@ enum Ended {
 }
 
 impl Peer {
-    /// The peer at `address`, `host:port` of its gRPC server. Nothing is connected before
-    /// [`Self::run`].
-    pub fn new(address: String, options: PeerOptions) -> Arc<Self> {
-        let metrics = PeerMetrics::new(&address);
+    /// A peer. Nothing is connected before [`Self::run`].
+    pub fn new(identity: PeerIdentity, options: PeerOptions) -> Arc<Self> {
+        let metrics = PeerMetrics::new(&identity.name);
         metrics.up.set(0.0);
         metrics.missed.increment(0);
         let (current, wake, announce) = (ArcSwapOption::empty(), Notify::new(), Notify::new());
-        Arc::new(Self { address, options, current, wake, announce, metrics })
+        Arc::new(Self { identity, options, current, wake, announce, metrics })
     }
 
-    /// Where it is.
-    pub fn address(&self) -> &str {
-        &self.address
+    /// Who and where it is.
+    pub fn identity(&self) -> &PeerIdentity {
+        &self.identity
     }
 
     /// What is counted of it.
@@ -178,7 +174,7 @@ impl Peer {
                 ended = self.connect_and_serve() => ended,
             };
             let was_up = self.down();
-            let (peer, error) = (&self.address, ended);
+            let (peer, error) = (&self.identity.name, ended);
             if was_up || !said_down {
                 tracing::warn!(peer, %error, "a peer is down, its copies are missed");
                 said_down = true;
@@ -231,7 +227,7 @@ impl Peer {
         self.current.store(Some(connection.clone()));
         self.metrics.up.set(1.0);
         self.metrics.connects.increment(1);
-        tracing::info!(peer = self.address, "a peer is up");
+        tracing::info!(peer = self.identity.name, "a peer is up");
 
         let send = async {
             while let Some(frame) = connection.next_frame().await {
@@ -278,7 +274,7 @@ impl Peer {
     }
 
     async fn connect(&self) -> Result<Channel, Ended> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.identity.address))?
             .connect_timeout(self.options.failure_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -294,9 +290,9 @@ impl Peer {
         let (frames, queue) = mpsc::channel(FRAMES_QUEUED);
         let hello = Hello {
             version: FRAME_VERSION,
-            cluster_id: self.options.cluster_id.to_vec(),
+            cluster_id: self.identity.cluster.to_vec(),
             sender: self.options.sender.clone(),
-            target: self.address.clone(),
+            target: self.identity.target.clone(),
         };
         let hello = ReplicateRequest { message: Some(Request::Hello(hello)) };
         frames.send(hello).await.map_err(|_| Ended::Closed)?;
@@ -317,6 +313,6 @@ impl Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Peer").field("address", &self.address).finish_non_exhaustive()
+        out.debug_struct("Peer").field("identity", &self.identity).finish_non_exhaustive()
     }
 }

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use weir_proto::{
     replication::FRAME_VERSION,
     weir_replication::{
-        Hello, PingRequest, PingResponse, ReplicateRequest, ReplicateResponse, Verdicts, Welcome,
+        PingRequest, PingResponse, ReplicateRequest, ReplicateResponse, Verdicts, Welcome,
         replicate_request::Message as Incoming, replicate_response::Message as Outgoing,
         replication_server::Replication,
     },
@@ -31,6 +31,7 @@ use weir_proto::{
 
 use super::{
     Peers,
+    fence::WriteFence,
     stream::{StreamError, StreamState},
 };
 use crate::tenants::Tenants;
@@ -38,28 +39,13 @@ use crate::tenants::Tenants;
 /// Frames that wait between network and thread.
 const FRAMES_QUEUED: usize = 4;
 
-/// What a receiver is and how much it takes.
-#[derive(Clone, Debug)]
-pub struct ReceiverOptions {
-    /// The cluster; all zero where a ring file places series.
-    pub cluster_id: [u8; 16],
-    /// Series that a stream may number: 24 bytes for each number up to the greatest in use.
-    pub dictionary_max: u32,
-    /// What the ring calls this node. A stream that is meant for another one is refused: its samples
-    /// would count as a copy on a node that does not have them. `None` where no ring names this node.
-    pub endpoint: Option<String>,
-}
-
-impl Default for ReceiverOptions {
-    fn default() -> Self {
-        Self { cluster_id: [0; 16], dictionary_max: 16 << 20, endpoint: None }
-    }
-}
+/// Series that a stream may number: 24 bytes for each number up to the greatest in use.
+const DICTIONARY_MAX: u32 = 16 << 20;
 
 /// The service that other nodes send their copies to.
 pub struct Receiver {
     tenants: Arc<dyn Fn() -> Option<Arc<Tenants>> + Send + Sync>,
-    options: ReceiverOptions,
+    fence: Arc<WriteFence>,
     /// Other nodes, if this one sends to them too.
     peers: Option<Arc<Peers>>,
     senders: Senders,
@@ -102,17 +88,17 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// A receiver that stores into the tenants that `tenants` gives, `None` while they are not open.
-    /// Streams end when `stop` is cancelled.
+    /// A receiver that stores into the tenants that `tenants` gives, `None` while they are not open,
+    /// what `fence` lets through. Streams end when `stop` is cancelled.
     pub fn new(
         tenants: impl Fn() -> Option<Arc<Tenants>> + Send + Sync + 'static,
-        options: ReceiverOptions,
+        fence: Arc<WriteFence>,
         peers: Option<Arc<Peers>>,
         senders: Senders,
         stop: CancellationToken,
     ) -> Self {
         let refused = counter!("weir_replication_streams_refused_total");
-        Self { tenants: Arc::new(tenants), options, peers, senders, stop, refused }
+        Self { tenants: Arc::new(tenants), fence, peers, senders, stop, refused }
     }
 
     /// `sender` lives: what waits before connecting to it need not wait.
@@ -120,26 +106,6 @@ impl Receiver {
         if let Some(peers) = &self.peers {
             peers.wake(sender);
         }
-    }
-
-    fn check(&self, hello: &Hello) -> Result<(), Status> {
-        if hello.version != FRAME_VERSION {
-            let text = format!("frames of version {} are not read, only {FRAME_VERSION}", hello.version);
-            return Err(Status::unimplemented(text));
-        }
-        if hello.cluster_id != self.options.cluster_id {
-            return Err(Status::failed_precondition("this node belongs to another cluster"));
-        }
-        if let Some(endpoint) = &self.options.endpoint
-            && *endpoint != hello.target
-        {
-            let text = format!("this node is {endpoint} of its ring, not {}", hello.target);
-            return Err(Status::failed_precondition(text));
-        }
-        if hello.sender == hello.target {
-            return Err(Status::failed_precondition("a node sends to itself"));
-        }
-        Ok(())
     }
 }
 
@@ -161,7 +127,7 @@ impl Replication for Receiver {
             Some(ReplicateRequest { message: Some(Incoming::Hello(hello)) }) => hello,
             _ => return Err(Status::invalid_argument("a stream begins with a greeting")),
         };
-        if let Err(status) = self.check(&hello) {
+        if let Err(status) = self.fence.check_hello(&hello) {
             tracing::warn!(sender = hello.sender, %status, "refused a peer's stream");
             self.refused.increment(1);
             return Err(status);
@@ -169,10 +135,10 @@ impl Replication for Receiver {
         self.wake(&hello.sender);
         let sender = self.senders.enter(hello.sender);
         let (answers, outgoing) = mpsc::unbounded_channel();
-        let welcome = Welcome { version: FRAME_VERSION, dictionary_max: self.options.dictionary_max };
+        let welcome = Welcome { version: FRAME_VERSION, dictionary_max: DICTIONARY_MAX };
         let _ = answers.send(Ok(ReplicateResponse { message: Some(Outgoing::Welcome(welcome)) }));
         let (frames, queue) = mpsc::channel(FRAMES_QUEUED);
-        let state = StreamState::new(tenants, Handle::current(), self.options.dictionary_max);
+        let state = StreamState::new(tenants, self.fence.clone(), Handle::current(), DICTIONARY_MAX);
         std::thread::Builder::new()
             .name("replica".to_owned())
             .spawn({

@@ -3,36 +3,56 @@
 //! A [`Routing`] never changes: another ring makes another one, and requests under way end with the
 //! one they began with. Peers live longer than a routing: a node that stays in the ring keeps its
 //! stream.
+//!
+//! There are two kinds of rings, those of a file and the one that the nodes of a cluster agree on. What
+//! differs stands here; the write path sees slots and members.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
-use weir_hashring::static_ring::{self, RingLookup, StaticRing, thanos_hash};
+use weir_hashring::{
+    ids::{Slot, Uid},
+    ring::NodeState,
+    series_hash,
+    static_ring::{self, RingLookup, StaticRing, thanos_hash},
+    view::{NodeIndex, RingView, TenantPlacement},
+};
 
-use super::{Peers, connection::RingStamp, peer::Peer, quorum};
+use super::{PeerIdentity, Peers, connection::RingStamp, peer::Peer, quorum};
 
 /// A node of the ring.
 #[derive(Debug)]
 pub struct Member {
     /// Its address, as the ring has it.
     pub address: String,
-    /// The stream to it; `None` for this node.
+    /// The stream to it; `None` for this node, and for one that cannot own anything.
     peer: Option<Arc<Peer>>,
 }
 
 impl Member {
-    /// The stream to it; `None` for this node.
+    /// The stream to it; `None` for this node, and for one that cannot own anything.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.peer.as_ref()
     }
 }
 
+/// Where slots and owners come from.
+#[derive(Debug)]
+enum Ring {
+    /// A ring file.
+    File {
+        lookup: RingLookup,
+        /// For each ring of the file the member behind each of its endpoints.
+        member_of: Vec<Vec<u16>>,
+    },
+    /// The ring of a cluster; members are its nodes, by the same indexes.
+    Cluster(Arc<RingView>),
+}
+
 /// A ring with its nodes.
 #[derive(Debug)]
 pub struct Routing {
-    lookup: RingLookup,
+    ring: Ring,
     members: Vec<Member>,
-    /// For each ring of the file the member behind each of its endpoints.
-    member_of: Vec<Vec<u16>>,
     /// The member that is this node; `None` on a router.
     local: Option<u16>,
     stamp: RingStamp,
@@ -44,7 +64,7 @@ impl Routing {
     ///
     /// # Errors
     /// If no ring has `local_endpoint`.
-    pub fn new(
+    pub fn of_file(
         rings: StaticRing,
         epoch: u64,
         local_endpoint: Option<&str>,
@@ -70,30 +90,70 @@ impl Routing {
                 None => return Err(format!("no ring has this node's endpoint {local}")),
             },
         };
-        let remote: Vec<&str> = addresses
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| local != Some(*index as u16))
-            .map(|(_, address)| address.as_str())
-            .collect();
-        peers.keep(&remote);
-        let members = addresses
-            .iter()
-            .enumerate()
-            .map(|(index, address)| Member {
-                address: address.clone(),
-                peer: if local == Some(index as u16) { None } else { peers.get(address) },
-            })
-            .collect();
+        let is_local = |index: usize| local == Some(index as u16);
+        let remote = addresses.iter().enumerate().filter(|(index, _)| !is_local(*index));
+        peers.keep(remote.map(|(_, address)| PeerIdentity::endpoint(address)).collect());
+        let member = |(index, address): (usize, &String)| Member {
+            address: address.clone(),
+            peer: if is_local(index) { None } else { peers.get(address) },
+        };
+        let members = addresses.iter().enumerate().map(member).collect();
         let stamp = RingStamp { epoch, digest: rings.digest() };
         let lookup = RingLookup::new(Arc::new(rings));
-        Ok(Arc::new(Self { lookup, members, member_of, local, stamp }))
+        Ok(Arc::new(Self { ring: Ring::File { lookup, member_of }, members, local, stamp }))
     }
 
-    /// The ring of `tenant`; `None` if the file has none for it.
+    /// The routing of a cluster as seen by the node `own`, which may be one that only routes. Peers
+    /// that are not known yet are connected to.
+    pub fn of_cluster(view: Arc<RingView>, own: Uid, peers: &Peers) -> Arc<Self> {
+        let identities: Vec<Option<PeerIdentity>> = view
+            .nodes()
+            .iter()
+            .map(|node| {
+                // What is drained or lost owns nothing, and may never answer again.
+                let may_own = !matches!(node.state, NodeState::Drained | NodeState::Lost);
+                (may_own && node.uid != own).then(|| PeerIdentity {
+                    cluster: view.cluster().0,
+                    target: node.uid.to_string(),
+                    name: node.name.clone(),
+                    address: node.addresses.grpc.clone(),
+                })
+            })
+            .collect();
+        peers.keep(identities.iter().flatten().cloned().collect());
+        let members = view.nodes().iter().zip(&identities).map(|(node, identity)| Member {
+            address: node.addresses.grpc.clone(),
+            peer: identity.as_ref().and_then(|identity| peers.get(&identity.target)),
+        });
+        let members = members.collect();
+        let local = view.index_of(own).map(|index| index.0);
+        let stamp = RingStamp { epoch: view.epoch().0, digest: view.digest().0 };
+        Arc::new(Self { ring: Ring::Cluster(view), members, local, stamp })
+    }
+
+    /// The ring of `tenant`; `None` if there is none for it.
     pub fn tenant(self: &Arc<Self>, tenant: &str) -> Option<TenantRing> {
-        let found = self.lookup.find(tenant)?;
+        let found = match &self.ring {
+            Ring::File { lookup, .. } => Found::File(lookup.find(tenant)?),
+            Ring::Cluster(view) => {
+                Found::Cluster { seed: view.hash_seed().0, placement: view.tenant(tenant)? }
+            }
+        };
         Some(TenantRing { routing: self.clone(), found, replica: None })
+    }
+
+    /// True if each series has the same slot as in `other`, whoever owns it.
+    pub fn has_slots_of(&self, other: &Self) -> bool {
+        match (&self.ring, &other.ring) {
+            (Ring::Cluster(view), Ring::Cluster(other)) => view.has_slots_of(other),
+            _ => false,
+        }
+    }
+
+    /// Nodes of a cluster that may own series; `None` where a ring file says who does.
+    pub fn active_nodes(&self) -> Option<usize> {
+        let Ring::Cluster(view) = &self.ring else { return None };
+        Some(view.nodes().iter().filter(|node| node.state == NodeState::Active).count())
     }
 
     /// Epoch and digest.
@@ -113,23 +173,64 @@ impl Routing {
 
     /// Copies of each series.
     pub fn replication_factor(&self) -> usize {
-        self.lookup.rings().replication_factor()
+        match &self.ring {
+            Ring::File { lookup, .. } => lookup.rings().replication_factor(),
+            Ring::Cluster(view) => view.replicas().as_len(),
+        }
     }
 
-    /// The rings, for metrics.
-    pub fn rings(&self) -> &StaticRing {
-        self.lookup.rings()
+    /// The rings of a file, for metrics.
+    pub fn rings(&self) -> Option<&StaticRing> {
+        match &self.ring {
+            Ring::File { lookup, .. } => Some(lookup.rings()),
+            Ring::Cluster(_) => None,
+        }
     }
+}
+
+/// What a ring says of one tenant.
+#[derive(Clone, Debug)]
+enum Found {
+    File(static_ring::TenantRing),
+    Cluster { seed: u64, placement: TenantPlacement },
 }
 
 /// Where the series of one tenant belong.
 #[derive(Clone, Debug)]
 pub struct TenantRing {
     routing: Arc<Routing>,
-    found: static_ring::TenantRing,
+    found: Found,
     /// Only this copy is wanted, counted from 0: the request was replicated before.
     replica: Option<usize>,
 }
+
+/// The members that own a slot.
+#[derive(Clone, Debug)]
+enum Owners<'a> {
+    File { endpoints: slice::Iter<'a, static_ring::EndpointIndex>, members: &'a [u16] },
+    Cluster(slice::Iter<'a, NodeIndex>),
+}
+
+impl Iterator for Owners<'_> {
+    type Item = u16;
+
+    #[inline]
+    fn next(&mut self) -> Option<u16> {
+        match self {
+            Self::File { endpoints, members } => endpoints.next().map(|endpoint| members[endpoint.get()]),
+            Self::Cluster(nodes) => nodes.next().map(|node| node.0),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::File { endpoints, .. } => endpoints.size_hint(),
+            Self::Cluster(nodes) => nodes.size_hint(),
+        }
+    }
+}
+
+impl ExactSizeIterator for Owners<'_> {}
 
 impl TenantRing {
     /// The same for a request that another router has replicated: only copy number `replica`,
@@ -139,20 +240,37 @@ impl TenantRing {
         self
     }
 
-    /// The slot of a series. It holds for this ring only.
+    /// The slot of a series, whose labels ascend by name. It holds for this ring only.
     pub fn slot<'l>(&self, tenant: &str, labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> u32 {
-        self.found.slot(thanos_hash(tenant, labels))
+        match &self.found {
+            Found::File(found) => found.slot(thanos_hash(tenant, labels)),
+            Found::Cluster { seed, placement } => placement.slot(series_hash(*seed, tenant, labels)).0,
+        }
     }
 
     /// The members that own a slot.
     pub fn owners(&self, slot: u32) -> impl ExactSizeIterator<Item = u16> {
-        let endpoints = self.found.owners_at(slot);
-        let endpoints = match self.replica {
-            None => endpoints,
-            Some(replica) => endpoints.get(replica..replica + 1).unwrap_or_default(),
-        };
-        let members = &self.routing.member_of[self.found.index()];
-        endpoints.iter().map(|endpoint| members[endpoint.get()])
+        match &self.found {
+            Found::File(found) => {
+                let endpoints = self.wanted(found.owners_at(slot)).iter();
+                let members = match &self.routing.ring {
+                    Ring::File { member_of, .. } => &member_of[found.index()][..],
+                    Ring::Cluster(_) => &[],
+                };
+                Owners::File { endpoints, members }
+            }
+            Found::Cluster { placement, .. } => {
+                Owners::Cluster(self.wanted(placement.owners_of(Slot(slot))).iter())
+            }
+        }
+    }
+
+    /// All owners, or the one whose copy is wanted.
+    fn wanted<'a, T>(&self, owners: &'a [T]) -> &'a [T] {
+        match self.replica {
+            None => owners,
+            Some(replica) => owners.get(replica..replica + 1).unwrap_or_default(),
+        }
     }
 
     /// Copies that make a series with so many owners acknowledged.

@@ -13,6 +13,7 @@ use weir_tsdb::{
     append::{AppendBatch, RefuseReason, SeriesHandle},
 };
 
+use super::fence::{NotStored, Pass, WriteFence};
 use crate::tenants::{Tenant, TenantName, Tenants};
 
 /// Tenants that a stream may name.
@@ -45,6 +46,9 @@ struct StreamTenant {
 #[derive(Debug)]
 pub struct StreamState {
     tenants: Arc<Tenants>,
+    fence: Arc<WriteFence>,
+    /// For rings up to this epoch this node has waited in vain.
+    missing_epoch: u64,
     runtime: Handle,
     dictionary_max: u32,
     dictionary: Vec<Option<Defined>>,
@@ -59,9 +63,11 @@ pub struct StreamState {
 
 impl StreamState {
     /// A stream on which nothing was received.
-    pub fn new(tenants: Arc<Tenants>, runtime: Handle, dictionary_max: u32) -> Self {
+    pub fn new(tenants: Arc<Tenants>, fence: Arc<WriteFence>, runtime: Handle, dictionary_max: u32) -> Self {
         Self {
             tenants,
+            fence,
+            missing_epoch: 0,
             runtime,
             dictionary_max,
             dictionary: Vec::new(),
@@ -95,7 +101,18 @@ impl StreamState {
         self.read(&mut message, head.tenant, &mut verdict)?;
         let tenant = match self.open_tenant(head.tenant) {
             Ok(tenant) => tenant,
-            Err(cause) => return Ok(unavailable(&verdict, cause)),
+            Err(cause) => return Ok(not_stored(&verdict, Outcome::Unavailable, cause)),
+        };
+        self.wait_for_ring(head.epoch);
+        let fence = self.fence.clone();
+        // Held until the samples are stored.
+        let pass = fence.enter(head.epoch, head.digest).and_then(|pass| {
+            self.check_owner(&pass, tenant.name.as_str())?;
+            Ok(pass)
+        });
+        let _pass = match pass {
+            Ok(pass) => pass,
+            Err(NotStored { outcome, cause }) => return Ok(not_stored(&verdict, outcome, cause)),
         };
         if self.batch.series_count() == 0 {
             return Ok(verdict);
@@ -104,7 +121,7 @@ impl StreamState {
         tenant.note_storage(appended.as_ref().map(drop));
         let settled = appended.and_then(|ticket| tenant.db.wait_durable(ticket));
         if let Err(error) = settled {
-            return Ok(unavailable(&verdict, error.to_string()));
+            return Ok(not_stored(&verdict, Outcome::Unavailable, error.to_string()));
         }
         self.received.increment(self.batch.sample_count() as u64);
         for &(number, index) in &self.defining {
@@ -126,6 +143,34 @@ impl StreamState {
             time_ms: refused.sample.t,
         }));
         Ok(verdict)
+    }
+
+    /// Gives this node the time to hear of a newer ring, once for each.
+    fn wait_for_ring(&mut self, epoch: u64) {
+        let is_waited_for = epoch > self.missing_epoch && self.fence.is_behind(epoch);
+        if is_waited_for && !self.runtime.block_on(self.fence.catch_up(epoch)) {
+            self.missing_epoch = epoch;
+        }
+    }
+
+    /// Looks whether the series that came with their labels belong here by the ring of both. Of the
+    /// others that was looked at when they came first.
+    fn check_owner(&self, pass: &Pass<'_>, tenant: &str) -> Result<(), NotStored> {
+        let mut named =
+            (0..self.batch.series_count()).filter_map(|index| self.batch.labels(index)).peekable();
+        if named.peek().is_none() {
+            return Ok(());
+        }
+        let Some(check) = pass.owner_check(tenant) else { return Ok(()) };
+        match named.find(|labels| !pass.owns(&check, tenant, labels.iter())) {
+            None => Ok(()),
+            Some(labels) => {
+                self.fence.count_not_owner();
+                tracing::error!(tenant, %labels, "a peer sends a series that belongs elsewhere by its own ring");
+                let cause = format!("by the ring of both nodes {labels} belongs elsewhere");
+                Err(NotStored { outcome: Outcome::NotOwner, cause })
+            }
+        }
     }
 
     /// Reads the series of a message into `self.batch`; those whose number is not known go into the
@@ -224,10 +269,10 @@ impl StreamState {
     }
 }
 
-fn unavailable(verdict: &Verdict, cause: String) -> Verdict {
+fn not_stored(verdict: &Verdict, outcome: Outcome, cause: String) -> Verdict {
     Verdict {
         sequence: verdict.sequence,
-        outcome: Outcome::Unavailable.into(),
+        outcome: outcome.into(),
         unknown_numbers: verdict.unknown_numbers.clone(),
         cause,
         ..Verdict::default()

@@ -175,8 +175,11 @@ async fn handle(
 /// Where the series of `tenant` go; `None` without a ring.
 fn tenant_ring(rules: &Rules, tenant: &TenantName, replica: u64) -> Result<Option<TenantRing>, WriteError> {
     let Some(routing) = &rules.routing else { return Ok(None) };
-    let ring = routing.tenant(tenant.as_str()).ok_or_else(|| WriteError::NoRing(tenant.clone()))?;
     let replication_factor = routing.replication_factor();
+    let ring = routing.tenant(tenant.as_str()).ok_or_else(|| match routing.active_nodes() {
+        Some(active) => WriteError::NoOwners { active, needed: replication_factor },
+        None => WriteError::NoRing(tenant.clone()),
+    })?;
     // On a router the number means nothing: it stores no copy itself.
     match usize::try_from(replica).unwrap_or(usize::MAX) {
         _ if routing.is_router() => Ok(Some(ring)),

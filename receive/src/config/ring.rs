@@ -1,0 +1,321 @@
+//! Other nodes: where the ring comes from, and how they are treated.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use weir_hashring::{
+    cluster::ClusterTimers,
+    ids::{ClusterId, PoolName, ReplicaCount, SlotCount, Weight},
+    raft::RaftConfig,
+    static_ring::Algorithm,
+};
+
+use super::{ListenAddress, judge::Judge};
+use crate::objstore::Secret;
+
+/// Where the ring comes from, and how other nodes are treated.
+#[derive(Clone, Debug)]
+pub struct RingConfig {
+    /// The ring.
+    pub source: RingSource,
+    /// How long a request waits for its copies.
+    pub forward_timeout: Duration,
+    /// Longest pause before a peer is connected to again.
+    pub backoff_max: Duration,
+    /// Bytes sent to a peer and not answered.
+    pub window_bytes: usize,
+    /// How long a peer may be silent.
+    pub failure_timeout: Duration,
+}
+
+/// Where the ring comes from.
+#[derive(Clone, Debug)]
+pub enum RingSource {
+    /// A ring file of Thanos.
+    File(RingFileConfig),
+    /// The nodes agree on it.
+    Cluster(Box<ClusterSettings>),
+}
+
+/// A ring file of Thanos.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingFileConfig {
+    /// Its content.
+    pub text: RingText,
+    /// Placement of rings that name none.
+    pub algorithm: Algorithm,
+    /// How often a file is looked at.
+    pub refresh_interval: Duration,
+    /// This node as the ring names it; `None` if it only routes.
+    pub local_endpoint: Option<String>,
+}
+
+/// Where the content of a ring file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RingText {
+    /// The JSON itself.
+    Inline(String),
+    /// A file, to be watched.
+    File(PathBuf),
+}
+
+/// A node of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// Where to serve Raft, the ring, joining and administration.
+    pub address: ListenAddress,
+    /// Where the node keeps who it is, and the ring.
+    pub data_path: PathBuf,
+    /// Where others may be.
+    pub peers: Vec<String>,
+    /// How many nodes without a cluster found one; 0 never does.
+    pub bootstrap_expect: u32,
+    /// The only cluster that the node may be in.
+    pub id: Option<ClusterId>,
+    /// Name of this node, which no other may have.
+    pub name: String,
+    /// What the node may fail with; empty if unknown.
+    pub zone: String,
+    /// Whether the node only routes.
+    pub is_router: bool,
+    /// Host at which others reach this node; ports are those of the listeners.
+    pub advertise: String,
+    /// Share of slots, compared with other nodes.
+    pub weight: Weight,
+    /// The pool it belongs to.
+    pub pool: PoolName,
+    /// Slots of the ring, if this node founds the cluster.
+    pub slots: SlotCount,
+    /// Owners of each slot, if this node founds the cluster.
+    pub replicas: ReplicaCount,
+    /// The token it joins with.
+    pub join_token: Option<Secret>,
+    /// Times of ring and life of a node.
+    pub timers: ClusterTimers,
+    /// Times of Raft.
+    pub raft: RaftConfig,
+}
+
+impl RingConfig {
+    /// True if this node stores nothing.
+    pub fn is_router(&self) -> bool {
+        match &self.source {
+            RingSource::File(file) => file.local_endpoint.is_none(),
+            RingSource::Cluster(cluster) => cluster.is_router,
+        }
+    }
+
+    /// The ring file, if there is one.
+    pub fn file(&self) -> Option<&RingFileConfig> {
+        match &self.source {
+            RingSource::File(file) => Some(file),
+            RingSource::Cluster(_) => None,
+        }
+    }
+
+    /// What a node of a cluster knows of it, if it is one.
+    pub fn cluster(&self) -> Option<&ClusterSettings> {
+        match &self.source {
+            RingSource::File(_) => None,
+            RingSource::Cluster(cluster) => Some(cluster),
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// True if the nodes agree on the ring.
+    pub(super) fn is_cluster(&self) -> bool {
+        !self.given("cluster.peers").is_empty()
+            || !matches!(self.text("cluster.bootstrap-expect").parse(), Ok(0_u64) | Err(_))
+    }
+
+    /// Copies of each series.
+    pub(super) fn replication_factor(&mut self) -> usize {
+        let is_given = !self.given("receive.replication-factor").is_empty();
+        if self.is_cluster() && !is_given { 3 } else { self.limit("receive.replication-factor") }
+    }
+
+    /// Other nodes; `None` for a node on its own.
+    pub(super) fn ring(&mut self) -> Option<RingConfig> {
+        let source = if self.is_cluster() {
+            RingSource::Cluster(Box::new(self.cluster()))
+        } else {
+            RingSource::File(self.ring_file()?)
+        };
+        Some(RingConfig {
+            source,
+            forward_timeout: self.interval("receive-forward-timeout"),
+            backoff_max: self.interval("receive-forward-max-backoff"),
+            window_bytes: self.bytes_limit("replication.window-bytes"),
+            failure_timeout: self.interval("replication.failure-timeout"),
+        })
+    }
+
+    fn ring_file(&mut self) -> Option<RingFileConfig> {
+        let (file, text) = (self.text("receive.hashrings-file"), self.text("receive.hashrings"));
+        let local = self.text("receive.local-endpoint");
+        let text = match (file, text) {
+            ("", "") => {
+                if self.replication_factor() > 1 {
+                    self.invalid(
+                        "receive.replication-factor",
+                        "needs a ring: see --cluster.peers and --receive.hashrings-file",
+                    );
+                }
+                return None;
+            }
+            ("", text) => RingText::Inline(text.to_owned()),
+            (file, _) => RingText::File(PathBuf::from(file)),
+        };
+        Some(RingFileConfig {
+            text,
+            algorithm: match self.text("receive.hashrings-algorithm") {
+                "ketama" => Algorithm::Ketama,
+                _ => Algorithm::Hashmod,
+            },
+            refresh_interval: self.interval("receive.hashrings-file-refresh-interval"),
+            local_endpoint: (!local.is_empty()).then(|| local.to_owned()),
+        })
+    }
+
+    fn cluster(&mut self) -> ClusterSettings {
+        for name in ["receive.hashrings-file", "receive.hashrings", "receive.local-endpoint"] {
+            if !self.text(name).is_empty() {
+                self.invalid(name, "does not go with --cluster.peers and --cluster.bootstrap-expect: the nodes agree on the ring");
+            }
+        }
+        let name = self.node_name();
+        let replicas = self.replication_factor();
+        let replicas = u8::try_from(replicas).ok().and_then(ReplicaCount::new).unwrap_or_else(|| {
+            let most = ReplicaCount::MAX.get();
+            self.invalid("receive.replication-factor", format!("must be from 1 to {most} in a cluster"));
+            ReplicaCount::MAX
+        });
+        let slots = u32::try_from(self.count("cluster.slots")).ok().and_then(SlotCount::new);
+        let slots = slots.unwrap_or_else(|| {
+            let (least, most) = (SlotCount::MIN.get(), SlotCount::MAX.get());
+            self.invalid("cluster.slots", format!("must be from {least} to {most}"));
+            SlotCount::DEFAULT
+        });
+        let weight = u32::try_from(self.count("node.weight")).ok().and_then(Weight::new);
+        let weight = weight.unwrap_or_else(|| {
+            self.invalid("node.weight", "must be more than 0");
+            Weight::DEFAULT
+        });
+        ClusterSettings {
+            address: self.address("cluster.address"),
+            data_path: self.data_path(),
+            peers: self
+                .given("cluster.peers")
+                .iter()
+                .flat_map(|peers| peers.split(','))
+                .map(str::to_owned)
+                .collect(),
+            bootstrap_expect: u32::try_from(self.size("cluster.bootstrap-expect")).unwrap_or(u32::MAX),
+            id: self.cluster_id(),
+            zone: self.text("node.zone").to_owned(),
+            is_router: self.text("node.role") == "router",
+            advertise: self.advertised(&name),
+            weight,
+            pool: PoolName::from(self.text("node.pool")),
+            slots,
+            replicas,
+            join_token: self.join_token(),
+            timers: self.cluster_timers(),
+            raft: self.raft_timers(),
+            name,
+        }
+    }
+
+    /// What this node is called in its cluster, and as an external label.
+    pub(super) fn node_name(&mut self) -> String {
+        match self.text("node.name") {
+            "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name => name.to_owned(),
+        }
+    }
+
+    fn data_path(&mut self) -> PathBuf {
+        let path = self.path("data.path");
+        let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or_default();
+        if absolute(&path).starts_with(absolute(std::path::Path::new(self.text("tsdb.path")))) {
+            self.invalid("data.path", "must not be --tsdb.path or in it: each directory there is a tenant");
+        }
+        path
+    }
+
+    fn cluster_id(&mut self) -> Option<ClusterId> {
+        let text = self.text("cluster.id");
+        if text.is_empty() {
+            return None;
+        }
+        let id = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        if id.is_none() {
+            self.invalid("cluster.id", format!("{text:?} is not the id of a cluster: 32 hexadecimal digits"));
+        }
+        id.map(|id| ClusterId(id.to_be_bytes()))
+    }
+
+    /// The host at which others reach this node: the one of its gRPC listener, if that is one.
+    fn advertised(&mut self, name: &str) -> String {
+        match self.text("node.advertise") {
+            "" => {
+                let host = self.address("grpc-address").host;
+                let is_any = host.parse().is_ok_and(|address: IpAddr| address.is_unspecified());
+                if host.is_empty() || is_any { name.to_owned() } else { host }
+            }
+            host => {
+                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                if bare.contains(':') && bare.parse::<IpAddr>().is_err() {
+                    self.invalid("node.advertise", format!("{host:?} is not a host without a port"));
+                }
+                bare.to_owned()
+            }
+        }
+    }
+
+    fn join_token(&mut self) -> Option<Secret> {
+        let path = self.text("cluster.join-token-file");
+        if path.is_empty() {
+            return None;
+        }
+        match std::fs::read_to_string(path) {
+            Ok(token) => Some(Secret::new(token.trim().to_owned())),
+            Err(error) => {
+                self.invalid("cluster.join-token-file", format!("cannot read {path}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn cluster_timers(&mut self) -> ClusterTimers {
+        ClusterTimers {
+            bootstrap_round: self.interval("cluster.bootstrap-round"),
+            connect: self.interval("cluster.connect-timeout"),
+            call: self.interval("cluster.call-timeout"),
+            propose: self.interval("cluster.propose-timeout"),
+            heartbeat: self.interval("cluster.heartbeat-interval"),
+            retry: self.interval("cluster.retry-interval"),
+            watch_idle: self.interval("cluster.watch-timeout"),
+            join_read_grace: self.duration("ring.join-read-grace"),
+            step_interval: self.duration("ring.step-interval"),
+            max_moves_per_step: self.count_unless_zero("ring.max-moves-per-step").map(|moves| moves as usize),
+            ..ClusterTimers::default()
+        }
+    }
+
+    fn raft_timers(&mut self) -> RaftConfig {
+        let raft = RaftConfig {
+            heartbeat: self.interval("raft.heartbeat-interval"),
+            election_timeout_min: self.interval("raft.election-timeout-min"),
+            election_timeout_max: self.interval("raft.election-timeout-max"),
+            ..RaftConfig::default()
+        };
+        if raft.election_timeout_min >= raft.election_timeout_max {
+            self.invalid("raft.election-timeout-min", "must be less than --raft.election-timeout-max");
+        }
+        if raft.heartbeat * 2 > raft.election_timeout_min {
+            self.invalid("raft.heartbeat-interval", "must be at most half of --raft.election-timeout-min");
+        }
+        raft
+    }
+}

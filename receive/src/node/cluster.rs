@@ -1,0 +1,238 @@
+//! A node of a cluster: its part in agreeing on the ring, and the ring put in force here.
+//!
+//! [`ClusterNode`] knows the ring; this module hands it to the two sides of the data path. For each
+//! ring the receiving side comes first ([`WriteFence`]), then the sending side
+//! ([`WriteState::set_routing`]), so that a node never sends by a ring that it would itself refuse.
+//! Nothing on the write path waits for any of it.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{Gauge, gauge};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use weir_hashring::{
+    cluster::{ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord},
+    ids::{FeatureLevel, Uid},
+    ring::{Addresses, NodeState},
+    view::RingView,
+};
+
+use super::NodeError;
+use crate::{
+    config::ClusterSettings,
+    readiness::Readiness,
+    replicate::{Peers, fence::WriteFence, routing::Routing},
+    tenants::Tenants,
+    write::WriteState,
+};
+
+/// What this program can do, as nodes compare it.
+const FEATURES: FeatureLevel = FeatureLevel(1);
+/// How often a node that waits for a ring says so.
+const WAIT_NOTICE: Duration = Duration::from_secs(10);
+
+/// A node's part in its cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    node: ClusterNode,
+    heartbeat: Duration,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Cluster").field("uid", &self.node.uid()).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Starts it. The node has the ring of its last run at once; all else happens in the background.
+    ///
+    /// # Errors
+    /// If what lies in the data path cannot be used, or is of another cluster.
+    pub async fn start(settings: &ClusterSettings, addresses: Addresses) -> Result<Self, NodeError> {
+        let config = ClusterConfig {
+            data_path: settings.data_path.clone(),
+            name: settings.name.clone(),
+            zone: settings.zone.clone(),
+            pool: settings.pool.clone(),
+            weight: settings.weight,
+            addresses,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: FEATURES,
+            token: None,
+            peers: settings.peers.clone(),
+            bootstrap_expect: settings.bootstrap_expect,
+            only_watches: settings.is_router,
+            cluster: settings.id,
+            replicas: settings.replicas,
+            slots: settings.slots,
+            timers: settings.timers.clone(),
+            raft: settings.raft.clone(),
+        };
+        let node = ClusterNode::start(config).await.map_err(NodeError::part("cluster"))?;
+        Ok(Self { node, heartbeat: settings.timers.heartbeat })
+    }
+
+    /// Who this node is.
+    pub fn uid(&self) -> Uid {
+        self.node.uid()
+    }
+
+    /// Serves Raft, the ring, joining and administration until [`Self::shutdown`].
+    pub async fn serve(self, listener: TcpListener) {
+        if let Err(error) = self.node.serve(listener).await {
+            tracing::error!(%error, "the cluster's server ended");
+        }
+    }
+
+    /// Waits until the node cannot be part of its cluster any more, and tells why.
+    pub async fn failed(&self) -> ClusterFailure {
+        self.node.failed().await
+    }
+
+    /// Ends the node's part in the cluster; the ring in force stays.
+    pub async fn shutdown(&self) {
+        self.node.shutdown().await;
+    }
+
+    /// Waits until there is a ring, which it takes a founded cluster for.
+    pub async fn first_ring(&self) {
+        let mut records = self.node.ring();
+        let refusal = self.node.refusal();
+        loop {
+            let founded = records.wait_for(|record| record.state.cluster().is_some());
+            if timeout(WAIT_NOTICE, founded).await.is_ok() {
+                return;
+            }
+            match &*refusal.borrow() {
+                Some(refusal) => {
+                    tracing::warn!(%refusal, "the node waits for a ring: its cluster refuses it")
+                }
+                None => tracing::info!("the node waits for a ring"),
+            }
+        }
+    }
+
+    /// Puts the rings of the cluster in force as they come.
+    pub fn keeper(&self, peers: Arc<Peers>, fence: Arc<WriteFence>) -> RingKeeper {
+        RingKeeper {
+            own: self.uid(),
+            records: self.node.ring(),
+            peers,
+            fence,
+            in_force: None,
+            metrics: RingMetrics::new(),
+        }
+    }
+
+    /// Tells the cluster again and again how this node is doing, until `stop` is cancelled.
+    pub async fn report(self, tenants: Arc<Tenants>, readiness: Readiness, stop: CancellationToken) {
+        let mut ticks = interval((self.heartbeat / 2).max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (is_leader, has_leader) = (gauge!("weir_raft_is_leader"), gauge!("weir_raft_has_leader"));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let head_series = tenants.list().iter().map(|tenant| tenant.db.stats().head_series).sum();
+            self.node.report(Report { ready: readiness.is_ready(), head_series, ..Report::default() });
+            if let Some(raft) = self.node.status().raft {
+                is_leader.set(f64::from(u8::from(raft.is_leader)));
+                has_leader.set(f64::from(u8::from(raft.leader.is_some())));
+            }
+        }
+    }
+}
+
+/// Puts the rings of a cluster in force.
+#[derive(Debug)]
+pub struct RingKeeper {
+    own: Uid,
+    records: watch::Receiver<Arc<RingRecord>>,
+    peers: Arc<Peers>,
+    fence: Arc<WriteFence>,
+    /// Epoch and version of the nodes of the ring that was put in force last.
+    in_force: Option<(u64, u64)>,
+    metrics: RingMetrics,
+}
+
+#[derive(Debug)]
+struct RingMetrics {
+    epoch: Gauge,
+    digest: Gauge,
+    own_slots: Gauge,
+}
+
+impl RingMetrics {
+    fn new() -> Self {
+        Self {
+            epoch: gauge!("weir_ring_epoch"),
+            digest: gauge!("weir_ring_digest"),
+            own_slots: gauge!("weir_ring_own_slots"),
+        }
+    }
+
+    fn set(&self, record: &RingRecord, view: &RingView, own: Uid) {
+        self.epoch.set(view.epoch().0 as f64);
+        // 48 bits, which a float holds exactly.
+        self.digest.set((view.digest().0 >> 16) as f64);
+        let number = record.state.node(own).map(|node| node.number);
+        let pools = record.state.mapping().pools.values();
+        let slots = pools.filter_map(|pool| pool.table.slots_of_nodes().get(&number?).copied());
+        self.own_slots.set(f64::from(slots.sum::<u32>()));
+        for state in NodeState::ALL {
+            let name = format!("{state:?}").to_lowercase();
+            let count = view.nodes().iter().filter(|node| node.state == state).count();
+            gauge!("weir_ring_nodes", "state" => name).set(count as f64);
+        }
+    }
+}
+
+impl RingKeeper {
+    /// Puts the ring in force that is known now, if it is another one.
+    pub async fn put_in_force(mut self, write: Arc<WriteState>) -> Self {
+        // Building it takes a moment, and the fence waits for batches that are being stored.
+        let work = move || {
+            self.put_in_force_now(&write);
+            self
+        };
+        tokio::task::spawn_blocking(work).await.expect("putting a ring in force does not panic")
+    }
+
+    fn put_in_force_now(&mut self, write: &WriteState) {
+        let record = self.records.borrow_and_update().clone();
+        let state = &record.state;
+        let version = (state.epoch().0, state.nodes_version().0);
+        if self.in_force == Some(version) {
+            return;
+        }
+        let Some(view) = RingView::new(state).map(Arc::new) else { return };
+        self.fence.set_cluster(state, view.clone(), self.own, false);
+        write.set_routing(Routing::of_cluster(view.clone(), self.own, &self.peers));
+        self.metrics.set(&record, &view, self.own);
+        if self.in_force.map(|(epoch, _)| epoch) != Some(version.0) {
+            let (epoch, digest) = (version.0, state.digest());
+            tracing::info!(epoch, %digest, nodes = view.nodes().len(), "a new ring is in force");
+        }
+        self.in_force = Some(version);
+    }
+
+    /// Puts rings in force until `stop` is cancelled.
+    pub async fn watch(mut self, write: Arc<WriteState>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.records.changed() => if changed.is_err() {
+                    // Only at a stop.
+                    return stop.cancelled().await;
+                },
+            }
+            self = self.put_in_force(write.clone()).await;
+        }
+    }
+}
