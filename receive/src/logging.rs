@@ -18,7 +18,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
-    filter::Targets,
+    filter::{LevelFilter, Targets},
     layer::{Context, SubscriberExt as _},
     registry::LookupSpan,
     util::SubscriberInitExt as _,
@@ -61,8 +61,8 @@ fn targets(level: Level) -> Targets {
         Level::INFO => Level::WARN,
         other => other,
     };
-    // It warns of what is an everyday event in an election; what an operator must know we say ourselves.
-    let raft = if level == Level::DEBUG { Level::INFO } else { Level::ERROR };
+    // It takes the everyday events of an election for errors; what an operator must know we say ourselves.
+    let raft = if level == Level::DEBUG { LevelFilter::INFO } else { LevelFilter::OFF };
     let chatty = CHATTY.map(|target| (target, chatty));
     Targets::new().with_default(level).with_targets(chatty).with_target("openraft", raft)
 }

@@ -13,50 +13,12 @@ use std::{
 };
 
 use weir_hashring::static_ring::{Algorithm, RingFile, StaticRing, thanos_hash};
-use weir_tsdb::{Labels, Sample};
+use weir_tsdb::Sample;
 
-use super::harness::{Content, NodeSite, Process, now_ms, post, wait_for, write_request};
-
-const TENANT: &str = "team-a";
-
-/// The value of a series is a function of its number and time: a sample that was altered, invented or
-/// put under another series is seen.
-fn value(series: usize, t: i64) -> f64 {
-    (series as f64 + 1.0) * ((t % 1_000_003) as f64).sqrt()
-}
-
-fn labels(series: usize) -> Vec<(String, String)> {
-    vec![("__name__".to_owned(), format!("m{}", series % 5)), ("series".to_owned(), series.to_string())]
-}
-
-/// A request with a sample at `t` of each of `series`.
-fn request(series: impl Iterator<Item = usize>, t: i64) -> bytes::Bytes {
-    let series: Vec<usize> = series.collect();
-    let labels: Vec<_> = series.iter().map(|series| labels(*series)).collect();
-    let labels: Vec<Vec<(&str, &str)>> = labels
-        .iter()
-        .map(|labels| labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect())
-        .collect();
-    let samples: Vec<Sample> = series.iter().map(|series| Sample::new(t, value(*series, t))).collect();
-    write_request(
-        labels.iter().zip(&samples).map(|(labels, sample)| (&labels[..], std::slice::from_ref(sample))),
-    )
-}
-
-/// Samples by series number, each checked against the function.
-fn by_series(content: &Content) -> BTreeMap<usize, BTreeSet<i64>> {
-    let mut found: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
-    for (found_labels, samples) in content {
-        let series: usize = found_labels.get("series").unwrap().parse().unwrap();
-        let own = labels(series);
-        assert_eq!(*found_labels, Labels::from_pairs(own.iter().map(|(name, value)| (name, value))));
-        for sample in samples {
-            assert_eq!(sample.bits, value(series, sample.t).to_bits(), "{found_labels} at {}", sample.t);
-            found.entry(series).or_default().insert(sample.t);
-        }
-    }
-    found
-}
+use super::{
+    harness::{NodeSite, Process, now_ms, post, wait_for, write_request},
+    load::{TENANT, Times, assert_copies, labels, read, request, value, write},
+};
 
 /// Nodes with one ring file.
 struct Cluster {
@@ -124,12 +86,11 @@ impl Cluster {
     }
 
     async fn write(&self, node: usize, series: impl Iterator<Item = usize>, t: i64) -> Result<(), String> {
-        let answer = post(&self.sites[node].write_url(), Some(TENANT.as_bytes()), request(series, t)).await?;
-        if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
+        write(&self.sites[node], series, t).await
     }
 
-    async fn read(&self, node: usize) -> BTreeMap<usize, BTreeSet<i64>> {
-        by_series(&self.sites[node].read(TENANT, i64::MIN, i64::MAX).await)
+    async fn read(&self, node: usize) -> Times {
+        read(&self.sites[node]).await
     }
 
     /// Nodes that own a series, by a placement made here from the file.
@@ -269,7 +230,7 @@ async fn a_killed_node_fails_no_request() {
     let cluster = Cluster::new(temp.path(), &["a", "b", "c"], &flags);
     let mut processes: Vec<Option<Process>> = cluster.start(0..3).await.into_iter().map(Some).collect();
     let mut t = now_ms() - 3_000_000;
-    let mut acknowledged: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
+    let mut acknowledged: Times = BTreeMap::new();
     for round in 0..6 {
         let victim = round % 3;
         let alive: Vec<usize> = (0..3).filter(|node| *node != victim).collect();
@@ -314,13 +275,7 @@ async fn a_killed_node_fails_no_request() {
     // The union of the nodes has all that was acknowledged, and each at least twice; no node has
     // anything that was not sent.
     let found = [cluster.read(0).await, cluster.read(1).await, cluster.read(2).await];
-    for (series, times) in &acknowledged {
-        for t in times {
-            let copies =
-                found.iter().filter(|found| found.get(series).is_some_and(|times| times.contains(t))).count();
-            assert!(copies >= 2, "series {series} at {t} has {copies} copies");
-        }
-    }
+    assert_copies(&acknowledged, &found, 2);
     processes.into_iter().flatten().for_each(Process::stop);
 }
 
@@ -375,7 +330,7 @@ async fn a_ring_file_is_changed_under_load() {
     for _ in 0..5 {
         sent.insert(step(4).await);
     }
-    let mut union: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
+    let mut union: Times = BTreeMap::new();
     for node in 0..4 {
         for (series, times) in cluster.read(node).await {
             union.entry(series).or_default().extend(times);

@@ -16,7 +16,10 @@ use prost::Message;
 use weir_proto::{
     prometheus,
     thanos::{
-        LabelMatcher, SeriesRequest, label_matcher, series_response::Result as Frame,
+        LabelMatcher, SeriesRequest,
+        info::{InfoRequest, info_client::InfoClient},
+        label_matcher,
+        series_response::Result as Frame,
         store_client::StoreClient,
     },
 };
@@ -159,8 +162,11 @@ impl NodeSite {
             .arg(format!("--remote-write.address=127.0.0.1:{}", self.write_port))
             .arg(format!("--grpc-address=127.0.0.1:{}", self.grpc_port))
             .arg(format!("--http-address=127.0.0.1:{}", self.http_port))
-            .arg("--label=receive_replica=\"a\"")
             .args(&self.extra_flags);
+        // A node of a cluster is told apart by its name.
+        if !self.extra_flags.iter().any(|flag| flag.starts_with("--cluster.")) {
+            command.arg("--label=receive_replica=\"a\"");
+        }
         Process::start("weir", command, self.dir.join("weir.log"))
     }
 
@@ -187,6 +193,15 @@ impl NodeSite {
         let line =
             text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit_once(' ')?.1.parse().ok()
+    }
+
+    /// The value of a label that the node adds to all its series, as its Info says.
+    pub async fn external_label(&self, name: &str) -> String {
+        let url = format!("http://127.0.0.1:{}", self.grpc_port);
+        let mut client = InfoClient::connect(url).await.unwrap();
+        let info = client.info(InfoRequest {}).await.unwrap().into_inner();
+        let mut labels = info.label_sets.iter().flat_map(|set| &set.labels);
+        labels.find(|label| label.name == name).map(|label| label.value.clone()).unwrap()
     }
 
     /// All float samples of a tenant from `mint` to `maxt`, read through StoreAPI, without the
@@ -318,17 +333,25 @@ pub fn now_ms() -> i64 {
 
 /// Compares, and tells the first difference instead of printing everything.
 pub fn assert_same(found: &Content, wanted: &Content, what: &str) {
+    if let Some(difference) = difference(found, wanted) {
+        panic!("{what}: {difference}");
+    }
+}
+
+/// The first difference.
+pub fn difference(found: &Content, wanted: &Content) -> Option<String> {
     for (labels, samples) in wanted {
-        let found = found.get(labels).unwrap_or_else(|| panic!("{what}: {labels} is missing"));
+        let Some(found) = found.get(labels) else { return Some(format!("{labels} is missing")) };
         let first = samples.iter().zip(found).position(|(wanted, found)| wanted != found);
-        assert!(
-            found == samples,
-            "{what}: {labels} has {} samples instead of {}, first difference {:?}",
-            found.len(),
-            samples.len(),
-            first.map(|index| (found[index], samples[index])),
-        );
+        if found != samples {
+            return Some(format!(
+                "{labels} has {} samples instead of {}, first difference {:?}",
+                found.len(),
+                samples.len(),
+                first.map(|index| (found[index], samples[index])),
+            ));
+        }
     }
     let invented = found.keys().find(|labels| !wanted.contains_key(*labels));
-    assert!(invented.is_none(), "{what}: {} was never sent", invented.unwrap());
+    invented.map(|labels| format!("{labels} was never sent"))
 }

@@ -1,0 +1,300 @@
+//! Several real nodes that agree on their ring: forming a cluster, losing and restarting nodes, Raft
+//! without a quorum.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    harness::{NodeSite, Process, difference, free_port, now_ms, post, wait_for},
+    load::{TENANT, Times, assert_copies, note, read, request, write},
+    prometheus::EdgePrometheus,
+};
+
+/// Nodes of one cluster.
+pub struct RingCluster {
+    pub sites: Vec<NodeSite>,
+    /// Ports of `--cluster.address`.
+    pub cluster_ports: Vec<u16>,
+}
+
+impl RingCluster {
+    /// Founders, each in a zone of its own.
+    pub fn new(dir: &Path, founders: usize, flags: &[&str]) -> Self {
+        let mut cluster = Self { sites: Vec::new(), cluster_ports: Vec::new() };
+        cluster.cluster_ports = (0..founders).map(|_| free_port()).collect();
+        for node in 0..founders {
+            let site = cluster.site(dir, node, cluster.cluster_ports[node], flags);
+            cluster.sites.push(site.with_flag(format!("--cluster.bootstrap-expect={founders}")));
+        }
+        cluster
+    }
+
+    /// A node that joins later.
+    #[expect(dead_code, reason = "until nodes join in a test")]
+    pub fn add(&mut self, dir: &Path, flags: &[&str]) -> usize {
+        let node = self.sites.len();
+        let port = free_port();
+        let site = self.site(dir, node, port, flags);
+        self.cluster_ports.push(port);
+        self.sites.push(site);
+        node
+    }
+
+    fn site(&self, dir: &Path, node: usize, port: u16, flags: &[&str]) -> NodeSite {
+        let peers: Vec<String> = self.cluster_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut site = NodeSite::new(&dir.join(format!("n{node}")));
+        let data_path = site.dir.join("node");
+        for flag in [
+            format!("--cluster.address=127.0.0.1:{port}"),
+            format!("--cluster.peers={}", peers.join(",")),
+            format!("--data.path={}", data_path.display()),
+            format!("--node.name=n{node}"),
+            format!("--node.zone=z{}", node % 3),
+            "--cluster.bootstrap-round=100ms".to_owned(),
+            "--cluster.heartbeat-interval=200ms".to_owned(),
+            "--cluster.retry-interval=100ms".to_owned(),
+            "--raft.heartbeat-interval=100ms".to_owned(),
+            "--raft.election-timeout-min=1s".to_owned(),
+            "--raft.election-timeout-max=2s".to_owned(),
+            "--ring.step-interval=100ms".to_owned(),
+            "--ring.join-read-grace=500ms".to_owned(),
+            // A machine that is busy with other tests may keep a living node waiting for long.
+            "--replication.failure-timeout=2s".to_owned(),
+        ] {
+            site = site.with_flag(flag);
+        }
+        for flag in flags {
+            site = site.with_flag(*flag);
+        }
+        site
+    }
+
+    /// Starts all nodes at once and waits until they have a ring with owners, and streams.
+    pub async fn start(&self) -> Vec<Process> {
+        let mut processes: Vec<Process> = self.sites.iter().map(NodeSite::spawn).collect();
+        for (site, process) in self.sites.iter().zip(&mut processes) {
+            site.wait_ready(process).await;
+        }
+        for node in 0..self.sites.len() {
+            self.wait_for_ring(node).await;
+        }
+        processes
+    }
+
+    /// Waits until the node owns slots and has a stream to each other node.
+    pub async fn wait_for_ring(&self, node: usize) {
+        let site = &self.sites[node];
+        wait_for("slots of a node", async || (site.metric("weir_ring_own_slots").await? > 0.0).then_some(()))
+            .await;
+        for peer in (0..self.sites.len()).filter(|peer| *peer != node) {
+            let up = format!("weir_replication_peer_up{{peer=\"n{peer}\"}}");
+            wait_for("a stream between nodes", async || (site.metric(&up).await? == 1.0).then_some(())).await;
+        }
+    }
+
+    /// The epoch of the ring that a node has in force, and its digest.
+    pub async fn ring(&self, node: usize) -> (u64, u64) {
+        let site = &self.sites[node];
+        let epoch = site.metric("weir_ring_epoch").await.unwrap();
+        (epoch as u64, site.metric("weir_ring_digest").await.unwrap() as u64)
+    }
+}
+
+/// A real Prometheus pushes to each of three nodes, and each of them has all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_prometheus_writes_to_any_of_three_nodes() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = RingCluster::new(temp.path(), 3, &[]);
+    let processes = cluster.start().await;
+    let rings = [cluster.ring(0).await, cluster.ring(1).await, cluster.ring(2).await];
+    assert!(rings[0].0 > 0 && rings.iter().all(|ring| *ring == rings[0]), "one ring: {rings:?}");
+
+    let urls: Vec<String> = cluster.sites.iter().map(NodeSite::write_url).collect();
+    let targets: Vec<u16> = cluster.sites.iter().map(|site| site.http_port).collect();
+    let begin = Instant::now();
+    let prometheus = EdgePrometheus::start(&temp.path().join("edge"), &urls, &targets);
+    while begin.elapsed() < Duration::from_secs(15) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let sent = prometheus.settle(temp.path()).await;
+    let samples: usize = sent.values().map(Vec::len).sum();
+    assert!(sent.len() > 1000 && samples > 10_000, "{} series, {samples} samples", sent.len());
+    let mut replicas = BTreeSet::new();
+    for (node, site) in cluster.sites.iter().enumerate() {
+        // The third copy may come a little after the answer.
+        let mut last = None;
+        wait_for("all copies", async || {
+            let found = difference(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent);
+            if found != last {
+                println!("node {node}: {found:?}");
+                last.clone_from(&found);
+            }
+            found.is_none().then_some(())
+        })
+        .await;
+        replicas.insert(site.external_label("receive_replica").await);
+    }
+    assert_eq!(replicas, ["n0", "n1", "n2"].map(str::to_owned).into(), "each node names itself");
+    processes.into_iter().for_each(Process::stop);
+}
+
+/// With more nodes than copies each series is on three nodes, one of each zone, whoever took it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_sample_lies_on_three_nodes_of_three_zones() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = RingCluster::new(temp.path(), 6, &["--cluster.slots=256"]);
+    let processes = cluster.start().await;
+    let first_t = now_ms() - 100_000;
+    let times: BTreeSet<i64> = (0..6).map(|step| first_t + step * 1000).collect();
+    for (step, t) in times.iter().enumerate() {
+        for part in 0..6 {
+            let series = (0..300).filter(|series| series % 6 == part);
+            write(&cluster.sites[(part + step) % 6], series, *t).await.unwrap();
+        }
+    }
+    let owners = wait_for("three copies of everything", async || {
+        let mut owners: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for (node, site) in cluster.sites.iter().enumerate() {
+            for (series, found) in read(site).await {
+                assert!(found.is_subset(&times), "nothing is invented");
+                if found == times {
+                    owners.entry(series).or_default().insert(node);
+                }
+            }
+        }
+        (owners.len() == 300 && owners.values().all(|owners| owners.len() >= 3)).then_some(owners)
+    })
+    .await;
+    for (series, owners) in &owners {
+        let zones: BTreeSet<usize> = owners.iter().map(|node| node % 3).collect();
+        assert_eq!((owners.len(), zones.len()), (3, 3), "series {series} is on {owners:?}");
+    }
+    for site in &cluster.sites {
+        let refused = site.metric("weir_replication_batches_refused_total{reason=\"not_owner\"}").await;
+        assert_eq!(refused, Some(0.0));
+    }
+    processes.into_iter().for_each(Process::stop);
+}
+
+/// Nodes are killed under load and come back, once at other addresses: no ring changes, nothing is lost,
+/// and no request fails but in the moment of the kill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_changes_no_ring_and_fails_no_request() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut cluster = RingCluster::new(temp.path(), 3, &[]);
+    let mut processes: Vec<Option<Process>> = cluster.start().await.into_iter().map(Some).collect();
+    let ring = cluster.ring(0).await;
+    let mut t = now_ms() - 3_000_000;
+    let mut acknowledged = Times::new();
+    for victim in 0..3 {
+        let alive: Vec<usize> = (0..3).filter(|node| *node != victim).collect();
+        let mut killed: Option<Instant> = None;
+        for step in 0..80 {
+            t += 1000;
+            if step == 15 {
+                processes[victim].take().unwrap().kill();
+                killed = Some(Instant::now());
+            }
+            if step == 40 {
+                if victim == 1 {
+                    let site = &mut cluster.sites[victim];
+                    (site.grpc_port, site.write_port, site.http_port) =
+                        (free_port(), free_port(), free_port());
+                    let old = format!("--cluster.address=127.0.0.1:{}", cluster.cluster_ports[victim]);
+                    cluster.cluster_ports[victim] = free_port();
+                    let new = format!("--cluster.address=127.0.0.1:{}", cluster.cluster_ports[victim]);
+                    site.extra_flags
+                        .iter_mut()
+                        .filter(|flag| **flag == old)
+                        .for_each(|flag| *flag = new.clone());
+                }
+                processes[victim] = Some(cluster.sites[victim].start().await);
+            }
+            for (index, node) in alive.iter().enumerate() {
+                let series = index * 100..index * 100 + 100;
+                match (write(&cluster.sites[*node], series.clone(), t).await, killed) {
+                    (Ok(()), _) => {
+                        series.for_each(|series| note(&mut acknowledged, series, t));
+                    }
+                    // Five times what is promised, for busy machines.
+                    (Err(error), Some(killed)) => {
+                        assert!(killed.elapsed() < Duration::from_secs(5), "victim {victim}: {error}");
+                    }
+                    (Err(error), None) => panic!("victim {victim}, all nodes live: {error}"),
+                }
+            }
+        }
+        for node in 0..3 {
+            cluster.wait_for_ring(node).await;
+            assert_eq!(cluster.ring(node).await, ring, "node {node} after victim {victim}");
+        }
+        let missed = format!("weir_replication_missed_samples_total{{peer=\"n{victim}\"}}");
+        let missed = cluster.sites[alive[0]].metric(&missed).await.unwrap();
+        assert!(missed > 0.0, "what the node missed is counted");
+    }
+    let found = [read(&cluster.sites[0]).await, read(&cluster.sites[1]).await, read(&cluster.sites[2]).await];
+    assert_copies(&acknowledged, &found, 2);
+    processes.into_iter().flatten().for_each(Process::stop);
+}
+
+/// All nodes are restarted, one after the other, each as soon as the one before is ready, while a client
+/// writes that goes to the next node when it cannot connect. No answer is a 5xx.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_gives_no_5xx() {
+    let temp = tempfile::tempdir().unwrap();
+    let cluster = RingCluster::new(temp.path(), 3, &[]);
+    let mut processes: Vec<Option<Process>> = cluster.start().await.into_iter().map(Some).collect();
+    let ring = cluster.ring(0).await;
+    let (restarted, mut end) = tokio::sync::watch::channel(false);
+    let urls: Vec<String> = cluster.sites.iter().map(NodeSite::write_url).collect();
+    let first_t = now_ms() - 3_000_000;
+    let requests = Arc::new(AtomicUsize::new(0));
+    let written = requests.clone();
+    let writer = tokio::spawn(async move {
+        let mut acknowledged = Times::new();
+        let (mut t, mut node) = (first_t, 0);
+        while !*end.borrow_and_update() {
+            t += 1000;
+            let mut attempts = 0;
+            loop {
+                match post(&urls[node], Some(TENANT.as_bytes()), request(0..50, t)).await {
+                    Ok(answer) if answer.status == 200 => break,
+                    Ok(answer) => panic!("at {t}: {} {}", answer.status, answer.text()),
+                    // As Prometheus does.
+                    Err(_) => attempts += 1,
+                }
+                assert!(attempts < 100, "no node takes the request at {t}");
+                node = (node + 1) % urls.len();
+            }
+            (0..50).for_each(|series| note(&mut acknowledged, series, t));
+            written.fetch_add(1, Ordering::Relaxed);
+            node = (node + 1) % urls.len();
+        }
+        acknowledged
+    });
+    for _ in 0..2 {
+        for (node, process) in processes.iter_mut().enumerate() {
+            process.take().unwrap().stop();
+            *process = Some(cluster.sites[node].start().await);
+            // Nothing waits for the cluster to settle, only for the client to have seen this state.
+            let before = requests.load(Ordering::Relaxed);
+            wait_for("requests", async || (requests.load(Ordering::Relaxed) >= before + 10).then_some(()))
+                .await;
+        }
+    }
+    restarted.send(true).unwrap();
+    let acknowledged = writer.await.unwrap();
+    let found = [read(&cluster.sites[0]).await, read(&cluster.sites[1]).await, read(&cluster.sites[2]).await];
+    assert_copies(&acknowledged, &found, 2);
+    for node in 0..3 {
+        assert_eq!(cluster.ring(node).await, ring);
+    }
+    processes.into_iter().flatten().for_each(Process::stop);
+}
