@@ -10,6 +10,7 @@
 //! - `presence`: the node registers itself, says what changed about it, and how it is doing.
 //! - [`duties`] and `leader`: what the leader proposes by itself.
 //! - `follow`: voters take the ring from Raft, all others watch a voter.
+//! - `admission`, `join_token` and `policy`: whom the leader lets join.
 //! - `services` and `leader_client`: the two sides of the messages.
 //!
 //! The founders of a cluster are its voters. Nodes that join later watch; making voters of them is
@@ -18,6 +19,7 @@
 //! What a node does on its own it does in one task, whose parts are dropped together. Nothing that the
 //! write path needs waits for any of it: it reads the view that was published last.
 
+mod admission;
 pub mod bootstrap;
 mod channels;
 mod config;
@@ -25,10 +27,12 @@ mod discovery;
 pub mod duties;
 mod follow;
 mod identity;
+mod join_token;
 mod leader;
 mod leader_client;
 mod machine;
 mod node;
+mod policy;
 mod presence;
 mod publisher;
 mod ring_file;
@@ -43,9 +47,11 @@ pub use channels::BadAddress;
 pub use config::{CELLS_MAX, ClusterConfig, ClusterTimers};
 pub use discovery::{Resolved, Resolver, StaticPeers};
 pub use identity::{Founder, IdentityError, Membership, NodeIdentity};
+pub use join_token::{BadTokenText, TokenRequestFault, TokenText, new_join_token};
 pub use leader_client::ProposeFailed;
 pub use machine::{Outcome, RingMachine};
 pub use node::{ClusterFailure, ClusterNode, StartError};
+pub use policy::{ClusterPolicies, JoinPolicy};
 pub use publisher::ViewReceiver;
 pub use ring_file::RingRecord;
 pub use soft::Report;

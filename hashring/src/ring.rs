@@ -40,7 +40,7 @@ pub use command::{
 pub use delta::{DeltaFault, MappingChange, RingDelta};
 pub use mapping::{Mapping, Pool, TenantMapping};
 pub use node::{Node, NodeState, Tombstone};
-pub use rejected::{Field, Rejected};
+pub use rejected::{Field, Rejected, TokenFault};
 pub use state::{Cluster, ConfigValue, HashFunction, JoinToken, RingState};
 pub use tenants::TenantMatcher;
 

@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::{join_token::TokenText, policy::ClusterPolicies};
 use crate::{
-    ids::{ClusterId, FeatureLevel, PoolName, ReplicaCount, SlotCount, TokenId, Weight},
+    ids::{ClusterId, FeatureLevel, PoolName, ReplicaCount, SlotCount, Weight},
     raft::RaftConfig,
     ring::Addresses,
 };
@@ -31,7 +32,7 @@ pub struct ClusterConfig {
     /// What it can do.
     pub features: FeatureLevel,
     /// The token it joins with.
-    pub token: Option<TokenId>,
+    pub token: Option<TokenText>,
     /// Where others may be: what the resolver understands. The node itself may be among them.
     pub peers: Vec<String>,
     /// How many nodes without a cluster found one; 0 never does.
@@ -45,6 +46,8 @@ pub struct ClusterConfig {
     pub replicas: ReplicaCount,
     /// How many slots there are, if this node founds a cluster.
     pub slots: SlotCount,
+    /// What the node decides by if it leads.
+    pub policies: ClusterPolicies,
     /// All times.
     pub timers: ClusterTimers,
     /// Timers and limits of Raft.
@@ -168,6 +171,7 @@ mod tests {
                 cluster: None,
                 replicas: ReplicaCount::new(3).expect("3 is allowed"),
                 slots: SlotCount::new(16_384).expect("it is allowed"),
+                policies: ClusterPolicies::default(),
                 timers: ClusterTimers::default(),
                 raft: RaftConfig::default(),
             };

@@ -14,6 +14,7 @@ use weir_proto::weir_cluster::{
 };
 
 use super::{
+    admission::JoinAsk,
     machine::Outcome,
     shared::{NotLed, Shared},
     soft::SoftState,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     ids::ClusterId,
     raft::ProposeError,
-    ring::{Command, NodeRegistration, Rejected},
+    ring::{Command, Rejected},
 };
 
 /// In one round no more nodes are asked than this, beside those that others name.
@@ -34,7 +35,7 @@ pub enum Question {
     /// To apply a command.
     Propose(Command),
     /// To register a node.
-    Join(NodeRegistration),
+    Join(Box<JoinAsk>),
     /// To know how the asking node is doing.
     Heartbeat(SoftState),
 }
@@ -80,9 +81,9 @@ impl Shared {
     pub async fn join(
         &self,
         cluster: ClusterId,
-        registration: NodeRegistration,
+        ask: JoinAsk,
     ) -> Result<crate::ring::Applied, ProposeFailed> {
-        self.outcome_of(cluster, &Question::Join(registration)).await
+        self.outcome_of(cluster, &Question::Join(Box::new(ask))).await
     }
 
     async fn outcome_of(
@@ -152,6 +153,7 @@ impl Shared {
                 Err(NotLed::Failed(error @ ProposeError::TooLarge { .. })) => {
                     return Some(Err(ProposeFailed::Refused(error.to_string())));
                 }
+                Err(NotLed::Refused(why)) => return Some(Err(ProposeFailed::Refused(why))),
                 Err(NotLed::Failed(error)) => *last = error.to_string(),
             }
         }
@@ -186,12 +188,11 @@ impl Shared {
         let answer = match question {
             Question::Propose(command) => {
                 let command = wire::encode(command);
-                let request = ProposeRequest { version, cluster_id, command, forward };
+                let request = ProposeRequest { version, cluster_id, command, forward, force: false };
                 timeout(timers.propose, client.propose(request)).await
             }
-            Question::Join(registration) => {
-                let registration = wire::encode(registration);
-                let request = JoinRequest { version, cluster_id, registration, forward };
+            Question::Join(ask) => {
+                let request = JoinRequest { version, cluster_id, forward, ..wire::join_request(ask) };
                 timeout(timers.propose, client.join(request)).await
             }
             Question::Heartbeat(state) => {
@@ -205,6 +206,7 @@ impl Shared {
                     head_series_max: state.report.head_series_max,
                     address: state.address.clone(),
                     program_version: state.version.clone(),
+                    ..HeartbeatRequest::default()
                 };
                 timeout(timers.call, client.heartbeat(request)).await
             }
@@ -224,11 +226,12 @@ impl Shared {
     /// Answers a question, if this node leads.
     pub async fn answer_here(&self, question: &Question) -> Result<Vec<u8>, NotLed> {
         match question {
-            Question::Propose(command) => Ok(wire::encode(&self.propose_here(command).await?)),
-            Question::Join(registration) => {
-                let registration = NodeRegistration { at: super::shared::now(), ..registration.clone() };
-                Ok(wire::encode(&self.propose_here(&Command::RegisterNode(registration)).await?))
+            // Only the leader says with which token a node has joined.
+            Question::Propose(Command::RegisterNode(_)) => {
+                Err(NotLed::Refused("a node is registered when it joins, not by a command".to_owned()))
             }
+            Question::Propose(command) => Ok(wire::encode(&self.propose_here(command).await?)),
+            Question::Join(ask) => Ok(wire::encode(&self.register_here(ask).await?)),
             Question::Heartbeat(state) => {
                 if !self.is_leader() {
                     return Err(NotLed::Elsewhere(self.leader_hint()));

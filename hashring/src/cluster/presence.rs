@@ -55,7 +55,7 @@ fn changes(known: &Node, own: &NodeRegistration) -> Option<NodeUpdate> {
 /// Registers the node, until it is known. Whoever refuses it may be mended without a restart.
 pub async fn register(shared: &Shared, cluster: ClusterId) {
     loop {
-        let refused = match shared.join(cluster, shared.registration()).await {
+        let refused = match shared.join(cluster, shared.join_ask()).await {
             Ok(_) => return,
             Err(ProposeFailed::Rejected(Rejected::Gone(_))) => {
                 shared.fail(ClusterFailure::Gone);

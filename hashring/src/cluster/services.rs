@@ -22,7 +22,7 @@ use super::{
 use crate::{
     ids::ClusterId,
     raft::{ProposeError, Refusal},
-    ring::{Applied, Command, NodeRegistration},
+    ring::{Applied, Command},
 };
 
 /// The longest texts of a heartbeat that are kept, in bytes.
@@ -79,8 +79,8 @@ impl Cluster for Services {
         let request = request.into_inner();
         wire::check_version(request.version)?;
         let own = self.check_cluster(&request.cluster_id)?;
-        let registration: NodeRegistration = wire::decode(&request.registration)?;
-        self.answer(own, Question::Join(registration), request.forward).await
+        let ask = wire::join_ask(&request)?;
+        self.answer(own, Question::Join(Box::new(ask)), request.forward).await
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<Answer>, Status> {
@@ -174,13 +174,14 @@ impl Services {
                     let outcome: Outcome = Err::<Applied, _>(rejected);
                     Ok(answered(wire::encode(&outcome)))
                 }
-                Err(error @ ProposeFailed::Refused(_)) => Err(Status::failed_precondition(error.to_string())),
+                Err(ProposeFailed::Refused(why)) => Err(Status::failed_precondition(why)),
                 Err(error) => Err(Status::unavailable(error.to_string())),
             };
         }
         match self.0.answer_here(&question).await {
             Ok(answer) => Ok(answered(answer)),
             Err(NotLed::Elsewhere(leader)) => Ok(not_leader(leader)),
+            Err(NotLed::Refused(why)) => Err(Status::failed_precondition(why)),
             Err(NotLed::Failed(error @ ProposeError::TooLarge { .. })) => {
                 Err(Status::invalid_argument(error.to_string()))
             }

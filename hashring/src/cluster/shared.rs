@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admission::{JoinAsk, admit},
     channels::Channels,
     config::ClusterConfig,
     identity::{IdentityError, Membership, NodeIdentity},
@@ -60,6 +61,8 @@ pub struct Shared {
 /// Why a leader did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotLed {
+    /// It leads and will not do it, whoever asks.
+    Refused(String),
     /// Somebody else leads, maybe at this address.
     Elsewhere(Option<String>),
     /// It leads and cannot do it.
@@ -119,6 +122,17 @@ impl Shared {
         // Only the one task that calls this sets it.
         let _ = self.raft.set(raft);
         Ok(())
+    }
+
+    /// Registers a node that may join, if this node leads.
+    pub async fn register_here(&self, ask: &JoinAsk) -> Result<Outcome, NotLed> {
+        let machine = self.raft.get().filter(|raft| raft.status().is_leader);
+        let machine = machine.map(|raft| Arc::clone(&raft.watch().borrow().machine));
+        let Some(machine) = machine else { return Err(NotLed::Elsewhere(self.leader_hint())) };
+        match admit(&machine.state, &self.config.policies, ask, now()) {
+            Ok(registration) => self.propose_here(&Command::RegisterNode(registration)).await,
+            Err(rejected) => Ok(Err(rejected)),
+        }
     }
 
     /// Has a command applied, if this node leads.
@@ -185,10 +199,15 @@ impl Shared {
             addresses: config.addresses.clone(),
             version: config.version.clone(),
             features: config.features,
-            token: config.token.clone(),
+            token: None,
             at: now(),
             replaces: None,
         }
+    }
+
+    /// What this node brings when it asks to be registered.
+    pub fn join_ask(&self) -> JoinAsk {
+        JoinAsk { registration: self.registration(), token: self.config.token.clone() }
     }
 
     /// How this node is doing, as it tells the leader.

@@ -5,8 +5,10 @@ use tonic::Status;
 use weir_proto::weir_cluster::{self as proto, RaftKind};
 
 use super::{
+    admission::JoinAsk,
     bootstrap::PeerInfo,
     identity::{Founder, Membership},
+    join_token::TokenText,
 };
 use crate::{
     ids::{ClusterId, Uid},
@@ -87,6 +89,25 @@ pub fn peer_info(response: &proto::InfoResponse) -> Result<PeerInfo, NotUndersto
         membership,
         bootstrap_expect: response.bootstrap_expect,
         fresh: response.fresh_uids.iter().map(|bytes| uid(bytes)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// What a node that wants to join brings, as a message that is not addressed yet.
+pub fn join_request(ask: &JoinAsk) -> proto::JoinRequest {
+    proto::JoinRequest {
+        version: VERSION,
+        registration: encode(&ask.registration),
+        token: ask.token.as_ref().map(TokenText::reveal).unwrap_or_default(),
+        ..proto::JoinRequest::default()
+    }
+}
+
+/// What a node that wants to join brings.
+pub fn join_ask(request: &proto::JoinRequest) -> Result<JoinAsk, NotUnderstood> {
+    let token = (!request.token.is_empty()).then(|| TokenText::parse(&request.token)).transpose();
+    Ok(JoinAsk {
+        registration: decode(&request.registration)?,
+        token: token.map_err(|error| NotUnderstood(error.to_string()))?,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Addresses, Applied, Cluster, Field, MappingChange, Node, NodeRegistration, NodeState, NodeUpdate,
-    Rejected, RingState, Tombstone,
+    Rejected, RingState, TokenFault, Tombstone,
     apply::{NAME_BYTES_MAX, check_length, check_name},
 };
 use crate::{
@@ -261,13 +261,10 @@ impl RingState {
     }
 
     fn use_token(&mut self, id: &TokenId, at: UnixMillis) -> Result<(), Rejected> {
-        match self.tokens.get_mut(id) {
-            Some(token) if token.used < token.uses && at < token.expires => {
-                token.used += 1;
-                Ok(())
-            }
-            _ => Err(Rejected::BadToken(id.clone())),
-        }
+        let token = self.tokens.get_mut(id).ok_or_else(|| TokenFault::Unknown(id.clone()))?;
+        token.check(id, at)?;
+        token.used += 1;
+        Ok(())
     }
 
     fn nodes_changed(&mut self) -> NodesVersion {

@@ -103,9 +103,9 @@ pub enum Rejected {
         /// Its version.
         version: u64,
     },
-    /// There is no such token, or it was used up or has ended.
-    #[error("token {0} is not valid")]
-    BadToken(TokenId),
+    /// The node may not join with the token that it has, or without one.
+    #[error(transparent)]
+    Token(#[from] TokenFault),
     /// There is another token of that name.
     #[error("token {0} exists with other values")]
     TokenExists(TokenId),
@@ -118,6 +118,26 @@ pub enum Rejected {
     /// There are as many as there may be.
     #[error("{0:?}: too many")]
     TooMany(Field),
+}
+
+/// Why a node does not join with a token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum TokenFault {
+    /// It has none.
+    #[error("a join token is needed, and the node has none")]
+    Missing,
+    /// The cluster does not know it, or not any more.
+    #[error("there is no join token {0}")]
+    Unknown(TokenId),
+    /// It is not what was handed out.
+    #[error("the secret of join token {0} is wrong")]
+    WrongSecret(TokenId),
+    /// Its time is over.
+    #[error("join token {0} has expired")]
+    Expired(TokenId),
+    /// As many nodes as may have joined with it.
+    #[error("join token {0} is used up")]
+    UsedUp(TokenId),
 }
 
 /// What is limited in length or number.

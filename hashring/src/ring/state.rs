@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mapping, Node, NodeState, RingDelta, Tombstone};
+use super::{Mapping, Node, NodeState, RingDelta, TokenFault, Tombstone};
 use crate::{
     ids::{
         ClusterId, Digest, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
@@ -84,6 +84,16 @@ pub struct JoinToken {
     pub uses: u32,
     /// How many have.
     pub used: u32,
+}
+
+impl JoinToken {
+    /// Whether one more node may join with it at this time.
+    pub fn check(&self, id: &TokenId, at: UnixMillis) -> Result<(), TokenFault> {
+        if at >= self.expires {
+            return Err(TokenFault::Expired(id.clone()));
+        }
+        if self.used >= self.uses { Err(TokenFault::UsedUp(id.clone())) } else { Ok(()) }
+    }
 }
 
 impl RingState {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf,
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use weir_hashring::{
-    cluster::{ClusterConfig, ClusterNode, ClusterTimers, Report, RingRecord},
+    cluster::{ClusterConfig, ClusterNode, ClusterPolicies, ClusterTimers, Report, RingRecord},
     ids::{Digest, FeatureLevel, NodeNumber, PoolName, ReplicaCount, RingEpoch, SlotCount, Weight},
     raft::RaftConfig,
     ring::{Addresses, NodeState, RingState},
@@ -67,6 +67,7 @@ pub fn config(data_path: PathBuf, name: &str, zone: &str, address: &str) -> Clus
         cluster: None,
         replicas: ReplicaCount::new(3).unwrap(),
         slots: SlotCount::DEFAULT,
+        policies: ClusterPolicies::default(),
         timers: ClusterTimers {
             bootstrap_round: Duration::from_millis(100),
             heartbeat: Duration::from_millis(200),

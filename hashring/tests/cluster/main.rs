@@ -3,4 +3,5 @@
 mod changes;
 mod forming;
 mod harness;
+mod joining;
 mod strangers;

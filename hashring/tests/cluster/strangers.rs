@@ -35,9 +35,16 @@ async fn nodes_of_another_cluster_are_refused() {
     let (version, cluster_id) = (1, other_cluster.0.to_vec());
     let uid = other.node().uid().0.to_be_bytes().to_vec();
     let (registration, command) = (Vec::new(), Vec::new());
-    let join = JoinRequest { version, cluster_id: cluster_id.clone(), registration, forward: true };
+    let join = JoinRequest {
+        version,
+        cluster_id: cluster_id.clone(),
+        registration,
+        forward: true,
+        ..JoinRequest::default()
+    };
     refused(client.join(join).await.map(drop));
-    let propose = ProposeRequest { version, cluster_id: cluster_id.clone(), command, forward: true };
+    let propose =
+        ProposeRequest { version, cluster_id: cluster_id.clone(), command, forward: true, force: false };
     refused(client.propose(propose).await.map(drop));
     let watch = WatchRequest { version, cluster_id: cluster_id.clone(), generation: 0, entries_applied: 0 };
     refused(client.watch_ring(watch).await.map(drop));

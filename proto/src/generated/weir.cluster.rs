@@ -89,6 +89,18 @@ pub struct JoinRequest {
     /// Whether a node that does not lead shall pass it on.
     #[prost(bool, tag = "4")]
     pub forward: bool,
+    /// The text of the token that the node joins with, `<id>.<secret>`; empty if it has none.
+    #[prost(string, tag = "20")]
+    pub token: ::prost::alloc::string::String,
+    /// Counts the starts of the node.
+    #[prost(uint64, tag = "21")]
+    pub boot: u64,
+    /// Made up by the process when it started: two that run with the same data differ in it.
+    #[prost(uint64, tag = "22")]
+    pub process: u64,
+    /// How many copies of each series the node expects; 0 if it does not say.
+    #[prost(uint32, tag = "23")]
+    pub replicas: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposeRequest {
@@ -103,6 +115,9 @@ pub struct ProposeRequest {
     /// Whether a node that does not lead shall pass it on.
     #[prost(bool, tag = "4")]
     pub forward: bool,
+    /// Whether the leader shall have it applied though it has objections.
+    #[prost(bool, tag = "20")]
+    pub force: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatRequest {
@@ -125,6 +140,15 @@ pub struct HeartbeatRequest {
     pub address: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub program_version: ::prost::alloc::string::String,
+    /// Made up by the process when it started: two that run with the same data differ in it.
+    #[prost(uint64, tag = "20")]
+    pub process: u64,
+    /// Every sample older than this that the node holds is in the bucket; unset if it cannot say.
+    #[prost(int64, optional, tag = "21")]
+    pub uploaded_through_ms: ::core::option::Option<i64>,
+    /// The node has cut and uploaded all that it holds, and checked each object.
+    #[prost(bool, tag = "22")]
+    pub drained: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Answer {

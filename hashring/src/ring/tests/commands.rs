@@ -64,7 +64,8 @@ fn nodes_are_registered_once() {
     register(&|new| new.addresses.http = "x".repeat(254), 3, Err(Rejected::BadText(Field::Address)));
     register(&|new| new.pool = PoolName::from("none"), 3, Err(Rejected::UnknownPool(PoolName::from("none"))));
     register(&|_| {}, 2 + (1 << 64), Err(Rejected::RaftIdTaken(Uid(2))));
-    register(&|new| new.token = Some(TokenId::from("t")), 3, Err(Rejected::BadToken(TokenId::from("t"))));
+    let unknown_token = TokenFault::Unknown(TokenId::from("t"));
+    register(&|new| new.token = Some(TokenId::from("t")), 3, Err(unknown_token.into()));
     // Refused ones have taken no number.
     register(&|new| new.name = "x".repeat(253), 3, node(3, 3));
 }
@@ -79,19 +80,19 @@ fn tokens_are_used_up_and_end() {
     check(&mut state, &token(2), Ok(Applied::Done));
     check(&mut state, &token(2), Ok(Applied::Unchanged));
     check(&mut state, &token(3), Err(Rejected::TokenExists(id.clone())));
-    let register = |state: &mut RingState, uid, at, works| {
+    let register = |state: &mut RingState, uid, at, expected: Result<u32, TokenFault>| {
         let with = NodeRegistration { token: Some(id.clone()), at: UnixMillis(at), ..registration(uid) };
-        let expected = Err(Rejected::BadToken(id.clone()));
         let found = state.apply(&Command::RegisterNode(with));
-        assert_eq!(found.is_ok(), works, "node {uid} at {at}");
-        assert!(works || found == expected);
+        let found = found.map(|_| state.tokens()[&id].used);
+        assert_eq!(found, expected.map_err(Rejected::Token), "node {uid} at {at}");
     };
-    register(&mut state, 1, 100, false);
-    register(&mut state, 1, 99, true);
+    register(&mut state, 1, 100, Err(TokenFault::Expired(id.clone())));
+    register(&mut state, 1, 99, Ok(1));
     // Once more is not another use.
-    register(&mut state, 1, 99, true);
-    register(&mut state, 2, 99, true);
-    register(&mut state, 3, 99, false);
+    register(&mut state, 1, 99, Ok(1));
+    register(&mut state, 2, 99, Ok(2));
+    register(&mut state, 3, 99, Err(TokenFault::UsedUp(id.clone())));
+    register(&mut state, 3, 100, Err(TokenFault::Expired(id.clone())));
     check(&mut state, &token(2), Ok(Applied::Unchanged));
     let revoke = Command::RevokeToken { id: id.clone() };
     check(&mut state, &revoke, Ok(Applied::Done));

@@ -1,0 +1,134 @@
+//! Whether the leader lets a node join: a pure judgement of what the node brings.
+//!
+//! A node that the ring knows already, or that founded the cluster, needs nothing: it may ask again
+//! because an answer was lost, or its disk is older than the rule. What is counted, like the uses of a
+//! token, is counted when the registration is applied, once per uid.
+
+use super::{
+    join_token::TokenText,
+    policy::{ClusterPolicies, JoinPolicy},
+};
+use crate::{
+    ids::{TokenId, UnixMillis},
+    ring::{NodeRegistration, Rejected, RingState, TokenFault},
+};
+
+/// What a node that wants to join brings.
+#[derive(Clone, Debug)]
+pub struct JoinAsk {
+    /// How it wants to be known. Its token and time are for the leader to fill in.
+    pub registration: NodeRegistration,
+    /// Its token.
+    pub token: Option<TokenText>,
+}
+
+/// The registration to propose, or why there is none.
+pub fn admit(
+    state: &RingState,
+    policies: &ClusterPolicies,
+    ask: &JoinAsk,
+    now: UnixMillis,
+) -> Result<NodeRegistration, Rejected> {
+    let uid = ask.registration.uid;
+    if state.tombstone(uid).is_some() {
+        return Err(Rejected::Gone(uid));
+    }
+    let cluster = state.cluster().ok_or(Rejected::NoCluster)?;
+    let is_known = state.node(uid).is_some() || cluster.founders.contains(&uid);
+    let token = match policies.join {
+        JoinPolicy::Token if !is_known => Some(check_token(state, ask.token.as_ref(), now)?),
+        JoinPolicy::Token | JoinPolicy::Open => None,
+    };
+    Ok(NodeRegistration { token, at: now, ..ask.registration.clone() })
+}
+
+/// The id of a token that lets a node join.
+fn check_token(state: &RingState, text: Option<&TokenText>, now: UnixMillis) -> Result<TokenId, TokenFault> {
+    let text = text.ok_or(TokenFault::Missing)?;
+    let id = text.id().clone();
+    let Some(token) = state.tokens().get(&id) else { return Err(TokenFault::Unknown(id)) };
+    // Whoever does not know the secret learns nothing else of the token.
+    if !text.has_hash(&token.sha256) {
+        return Err(TokenFault::WrongSecret(id));
+    }
+    token.check(&id, now)?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cluster::join_token::new_join_token,
+        ids::Uid,
+        ring::{
+            Command, NodeState,
+            tests::{cluster_of, registration, set_state},
+        },
+    };
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    fn with_tokens() -> ClusterPolicies {
+        ClusterPolicies { join: JoinPolicy::Token }
+    }
+
+    #[test]
+    fn who_needs_which_token() {
+        let mut state = cluster_of(4);
+        let (token, add) = new_join_token(Duration::from_secs(10), 1, NOW).expect("it makes sense");
+        state.apply(&add).expect("the token is new");
+        state.apply(&set_state(3, NodeState::Active, NodeState::Lost)).expect("it is Active");
+        let id = token.id().clone();
+        let check =
+            |state: &RingState, uid, text: Option<&str>, seconds: i64, expected: Result<bool, TokenFault>| {
+                let token = text.map(|text| TokenText::parse(text).expect("it is a token"));
+                let ask = JoinAsk { registration: registration(uid), token };
+                let at = UnixMillis(NOW.0 + seconds * 1000);
+                let found = admit(state, &with_tokens(), &ask, at).map(|admitted| {
+                    assert_eq!(admitted.at, at);
+                    admitted.token.is_some()
+                });
+                assert_eq!(found, expected.map_err(Rejected::Token), "node {uid}");
+                let open = admit(state, &ClusterPolicies::default(), &ask, at);
+                assert_eq!(open.map(|admitted| admitted.token), Ok(None), "node {uid}");
+            };
+        let (good, wrong) = (token.reveal(), format!("{id}.wrong"));
+        check(&state, 9, Some(&good), 9, Ok(true));
+        check(&state, 9, None, 0, Err(TokenFault::Missing));
+        check(&state, 9, Some("other.secret"), 0, Err(TokenFault::Unknown(TokenId::from("other"))));
+        check(&state, 9, Some(&wrong), 0, Err(TokenFault::WrongSecret(id.clone())));
+        check(&state, 9, Some(&good), 10, Err(TokenFault::Expired(id.clone())));
+        check(&state, 9, Some(&wrong), 10, Err(TokenFault::WrongSecret(id.clone())));
+        // Node 4 is known, 1 founded the cluster.
+        check(&state, 4, None, 0, Ok(false));
+        check(&state, 1, Some(&wrong), 0, Ok(false));
+        let founded = {
+            let mut state = RingState::default();
+            state.apply(&crate::ring::tests::init()).expect("the state is empty");
+            state
+        };
+        check(&founded, 2, None, 0, Ok(false));
+        check(&founded, 4, None, 0, Err(TokenFault::Missing));
+
+        let ask = JoinAsk { registration: registration(9), token: Some(token) };
+        let admitted = admit(&state, &with_tokens(), &ask, NOW).expect("the token is good");
+        state.apply(&Command::RegisterNode(admitted)).expect("the node is new");
+        check(&state, 10, Some(&good), 0, Err(TokenFault::UsedUp(id)));
+        check(&state, 9, Some(&good), 0, Ok(false));
+        let gone = JoinAsk { registration: registration(3), token: None };
+        assert_eq!(admit(&state, &with_tokens(), &gone, NOW), Err(Rejected::Gone(Uid(3))));
+        assert_eq!(admit(&RingState::default(), &with_tokens(), &ask, NOW), Err(Rejected::NoCluster));
+    }
+
+    /// What a node says of a token in its registration counts for nothing.
+    #[test]
+    fn the_leader_names_the_token() {
+        let claims = NodeRegistration { token: Some(TokenId::from("x")), ..registration(9) };
+        let ask = JoinAsk { registration: claims, token: None };
+        let admitted = admit(&cluster_of(3), &ClusterPolicies::default(), &ask, NOW);
+        assert_eq!(admitted.map(|admitted| admitted.token), Ok(None));
+    }
+}
