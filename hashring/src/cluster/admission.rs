@@ -7,9 +7,10 @@
 use super::{
     join_token::TokenText,
     policy::{ClusterPolicies, JoinPolicy},
+    soft::ProcessId,
 };
 use crate::{
-    ids::{TokenId, UnixMillis},
+    ids::{ReplicaCount, TokenId, UnixMillis},
     ring::{NodeRegistration, Rejected, RingState, TokenFault},
 };
 
@@ -20,6 +21,10 @@ pub struct JoinAsk {
     pub registration: NodeRegistration,
     /// Its token.
     pub token: Option<TokenText>,
+    /// How many copies of each series it expects; none for any number.
+    pub replicas: Option<ReplicaCount>,
+    /// Which process asks.
+    pub process: ProcessId,
 }
 
 /// The registration to propose, or why there is none.
@@ -34,6 +39,13 @@ pub fn admit(
         return Err(Rejected::Gone(uid));
     }
     let cluster = state.cluster().ok_or(Rejected::NoCluster)?;
+    if let Some(replicas) = ask.replicas.filter(|replicas| *replicas != cluster.replicas) {
+        return Err(Rejected::ReplicasDiffer { node: replicas.get(), cluster: cluster.replicas.get() });
+    }
+    let (features, level) = (ask.registration.features, state.feature_level());
+    if features < level {
+        return Err(Rejected::ProgramTooOld { node: features.0, cluster: level.0 });
+    }
     let is_known = state.node(uid).is_some() || cluster.founders.contains(&uid);
     let token = match policies.join {
         JoinPolicy::Token if !is_known => Some(check_token(state, ask.token.as_ref(), now)?),
@@ -62,7 +74,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::join_token::new_join_token,
-        ids::Uid,
+        ids::{FeatureLevel, Uid},
         ring::{
             Command, NodeState,
             tests::{cluster_of, registration, set_state},
@@ -71,8 +83,17 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_000_000);
 
+    fn asks(uid: u128) -> JoinAsk {
+        JoinAsk {
+            registration: registration(uid),
+            token: None,
+            replicas: None,
+            process: ProcessId { boot: 1, nonce: 1 },
+        }
+    }
+
     fn with_tokens() -> ClusterPolicies {
-        ClusterPolicies { join: JoinPolicy::Token }
+        ClusterPolicies { join: JoinPolicy::Token, ..ClusterPolicies::default() }
     }
 
     #[test]
@@ -85,7 +106,7 @@ mod tests {
         let check =
             |state: &RingState, uid, text: Option<&str>, seconds: i64, expected: Result<bool, TokenFault>| {
                 let token = text.map(|text| TokenText::parse(text).expect("it is a token"));
-                let ask = JoinAsk { registration: registration(uid), token };
+                let ask = JoinAsk { token, ..asks(uid) };
                 let at = UnixMillis(NOW.0 + seconds * 1000);
                 let found = admit(state, &with_tokens(), &ask, at).map(|admitted| {
                     assert_eq!(admitted.at, at);
@@ -113,21 +134,39 @@ mod tests {
         check(&founded, 2, None, 0, Ok(false));
         check(&founded, 4, None, 0, Err(TokenFault::Missing));
 
-        let ask = JoinAsk { registration: registration(9), token: Some(token) };
+        let ask = JoinAsk { token: Some(token), ..asks(9) };
         let admitted = admit(&state, &with_tokens(), &ask, NOW).expect("the token is good");
         state.apply(&Command::RegisterNode(admitted)).expect("the node is new");
         check(&state, 10, Some(&good), 0, Err(TokenFault::UsedUp(id)));
         check(&state, 9, Some(&good), 0, Ok(false));
-        let gone = JoinAsk { registration: registration(3), token: None };
-        assert_eq!(admit(&state, &with_tokens(), &gone, NOW), Err(Rejected::Gone(Uid(3))));
+        assert_eq!(admit(&state, &with_tokens(), &asks(3), NOW), Err(Rejected::Gone(Uid(3))));
         assert_eq!(admit(&RingState::default(), &with_tokens(), &ask, NOW), Err(Rejected::NoCluster));
+    }
+
+    #[test]
+    fn copies_and_features_must_fit() {
+        let mut state = cluster_of(3);
+        state.apply(&Command::SetFeatureLevel(FeatureLevel(1))).expect("all can do it");
+        let check = |replicas: Option<u8>, features, expected: Option<Rejected>| {
+            let registration = NodeRegistration { features: FeatureLevel(features), ..registration(9) };
+            let replicas =
+                replicas.map(|count| ReplicaCount::new(count).expect("a test's number is allowed"));
+            let ask = JoinAsk { registration, replicas, ..asks(9) };
+            let found = admit(&state, &ClusterPolicies::default(), &ask, NOW);
+            assert_eq!(found.err(), expected, "{replicas:?} copies, features {features}");
+        };
+        check(None, 1, None);
+        check(Some(3), 2, None);
+        check(Some(2), 1, Some(Rejected::ReplicasDiffer { node: 2, cluster: 3 }));
+        check(Some(4), 1, Some(Rejected::ReplicasDiffer { node: 4, cluster: 3 }));
+        check(None, 0, Some(Rejected::ProgramTooOld { node: 0, cluster: 1 }));
     }
 
     /// What a node says of a token in its registration counts for nothing.
     #[test]
     fn the_leader_names_the_token() {
         let claims = NodeRegistration { token: Some(TokenId::from("x")), ..registration(9) };
-        let ask = JoinAsk { registration: claims, token: None };
+        let ask = JoinAsk { registration: claims, ..asks(9) };
         let admitted = admit(&cluster_of(3), &ClusterPolicies::default(), &ask, NOW);
         assert_eq!(admitted.map(|admitted| admitted.token), Ok(None));
     }

@@ -57,7 +57,7 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BootstrapError {
     /// Peers are in different clusters.
-    #[error("the peers are in different clusters, {0} and {1}")]
+    #[error("the peers are in different clusters, {0} and {1}: give the node peers of one of them only")]
     TwoClusters(ClusterId, ClusterId),
     /// Peers are in another cluster than the one that was named.
     #[error("the peers are in cluster {found}, and this node may be in {expected} only")]

@@ -130,7 +130,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             warn!(command = summary(&command), %rejected, "what the leader proposed did not fit");
             false
         }
-        Err(NotLed::Elsewhere(_) | NotLed::Refused(_)) => false,
+        Err(NotLed::Elsewhere(_) | NotLed::Refused(_) | NotLed::Cloned(_)) => false,
         Err(NotLed::Failed(error)) => {
             warn!(command = summary(&command), %error, "the leader cannot change the ring");
             false

@@ -52,6 +52,9 @@ pub enum ProposeFailed {
     /// Whoever was asked refuses to hear it, and asking again does not help.
     #[error("refused: {0}")]
     Refused(String),
+    /// Another process runs as this node.
+    #[error("{0}")]
+    Cloned(String),
     /// No leader answered in time. The command may be applied, now or later, or never.
     #[error("no leader answered within {waited:?}; the last trouble was: {last}")]
     NoLeader {
@@ -67,6 +70,7 @@ enum Reply {
     Answer(Vec<u8>),
     Elsewhere(Option<String>),
     Refused(String),
+    Cloned(String),
     Silent(String),
 }
 
@@ -153,6 +157,7 @@ impl Shared {
                 Err(NotLed::Failed(error @ ProposeError::TooLarge { .. })) => {
                     return Some(Err(ProposeFailed::Refused(error.to_string())));
                 }
+                Err(NotLed::Cloned(cloned)) => return Some(Err(ProposeFailed::Cloned(cloned.to_string()))),
                 Err(NotLed::Refused(why)) => return Some(Err(ProposeFailed::Refused(why))),
                 Err(NotLed::Failed(error)) => *last = error.to_string(),
             }
@@ -170,6 +175,7 @@ impl Shared {
                     *last = format!("{address} does not lead");
                     leader.into_iter().for_each(|at| to_ask.push_front(at));
                 }
+                Reply::Cloned(what) => return Some(Err(ProposeFailed::Cloned(what))),
                 Reply::Refused(what) => return Some(Err(ProposeFailed::Refused(what))),
                 Reply::Silent(what) => *last = format!("{address}: {what}"),
             }
@@ -200,7 +206,8 @@ impl Shared {
                     version,
                     cluster_id,
                     uid: wire::uid_bytes(self.uid),
-                    boot: state.boot,
+                    boot: state.process.boot,
+                    process: state.process.nonce,
                     ready: state.report.ready,
                     head_series: state.report.head_series,
                     head_series_max: state.report.head_series_max,
@@ -215,6 +222,7 @@ impl Shared {
             Err(_) => Reply::Silent("no answer in time".to_owned()),
             Ok(Ok(answer)) => reply(answer.into_inner()),
             Ok(Err(status)) => match status.code() {
+                wire::CLONED => Reply::Cloned(status.message().to_owned()),
                 Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
                     Reply::Refused(status.message().to_owned())
                 }
@@ -236,8 +244,7 @@ impl Shared {
                 if !self.is_leader() {
                     return Err(NotLed::Elsewhere(self.leader_hint()));
                 }
-                // Of this node itself there is no earlier or later start.
-                let _ = self.soft.lock().take(self.uid, state.clone());
+                self.soft.lock().take(self.uid, state.clone()).map_err(NotLed::Cloned)?;
                 Ok(Vec::new())
             }
         }

@@ -87,6 +87,9 @@ pub enum ClusterFailure {
     /// The cluster has been told that this node is gone for good.
     #[error("this node has left its cluster, or was replaced, and can never come back")]
     Gone,
+    /// Another process runs with the identity of this one, from a copy of its data.
+    #[error("{0}")]
+    Cloned(String),
     /// What the node has to remember cannot be written.
     #[error("{0}")]
     Identity(String),
@@ -127,6 +130,7 @@ impl ClusterNode {
         let shared = Arc::new(Shared {
             uid,
             boot,
+            process_nonce: rand::random(),
             identity: Mutex::new(identity),
             fresh: Mutex::default(),
             peers: Mutex::default(),

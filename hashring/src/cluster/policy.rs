@@ -1,10 +1,14 @@
 //! What a leader decides by rules that people choose. Nodes of one cluster should have the same.
 
+use crate::ids::ReplicaCount;
+
 /// The rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterPolicies {
     /// Who may join.
     pub join: JoinPolicy,
+    /// How many copies of each series the node expects of a cluster that it joins; none for any number.
+    pub expected_replicas: Option<ReplicaCount>,
 }
 
 /// Who may join a cluster that it did not found.

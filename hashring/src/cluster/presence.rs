@@ -61,6 +61,10 @@ pub async fn register(shared: &Shared, cluster: ClusterId) {
                 shared.fail(ClusterFailure::Gone);
                 return std::future::pending().await;
             }
+            Err(ProposeFailed::Cloned(why)) => {
+                shared.fail(ClusterFailure::Cloned(why));
+                return std::future::pending().await;
+            }
             Err(error) => error,
         };
         match &refused {
@@ -101,6 +105,10 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
         }
         match shared.tell_leader(cluster).await {
             Ok(()) => {}
+            Err(ProposeFailed::Cloned(why)) => {
+                shared.fail(ClusterFailure::Cloned(why));
+                return std::future::pending().await;
+            }
             Err(error @ ProposeFailed::Refused(_)) => warn!(%error, "the leader refuses to hear of the node"),
             Err(error) => debug!(%error, "no leader hears how the node is doing"),
         }

@@ -16,7 +16,7 @@ use super::{
     machine::Outcome,
     ring_file::RingRecord,
     shared::{NotLed, Shared},
-    soft::{Report, SoftState},
+    soft::{Cloned, ProcessId, Report, SoftState},
     wire::{self, VERSION},
 };
 use crate::{
@@ -130,7 +130,7 @@ impl Cluster for Services {
             return Err(Status::not_found(format!("node {uid} is not known")));
         }
         let state = SoftState {
-            boot: request.boot,
+            process: ProcessId { boot: request.boot, nonce: request.process },
             report: Report {
                 ready: request.ready,
                 head_series: request.head_series,
@@ -141,7 +141,7 @@ impl Cluster for Services {
             at: Instant::now(),
         };
         let taken = shared.soft.lock().take(uid, state);
-        taken.map_err(|cloned| Status::permission_denied(cloned.to_string()))?;
+        taken.map_err(|error| cloned(&error))?;
         Ok(answered(Vec::new()))
     }
 }
@@ -174,6 +174,7 @@ impl Services {
                     let outcome: Outcome = Err::<Applied, _>(rejected);
                     Ok(answered(wire::encode(&outcome)))
                 }
+                Err(ProposeFailed::Cloned(why)) => Err(Status::new(wire::CLONED, why)),
                 Err(ProposeFailed::Refused(why)) => Err(Status::failed_precondition(why)),
                 Err(error) => Err(Status::unavailable(error.to_string())),
             };
@@ -181,6 +182,7 @@ impl Services {
         match self.0.answer_here(&question).await {
             Ok(answer) => Ok(answered(answer)),
             Err(NotLed::Elsewhere(leader)) => Ok(not_leader(leader)),
+            Err(NotLed::Cloned(error)) => Err(cloned(&error)),
             Err(NotLed::Refused(why)) => Err(Status::failed_precondition(why)),
             Err(NotLed::Failed(error @ ProposeError::TooLarge { .. })) => {
                 Err(Status::invalid_argument(error.to_string()))
@@ -238,6 +240,10 @@ fn full_update(record: &RingRecord) -> RingUpdate {
         entries_applied: record.entries_applied,
         state: wire::encode(&record.state),
     }
+}
+
+fn cloned(error: &Cloned) -> Status {
+    Status::new(wire::CLONED, error.to_string())
 }
 
 fn answered(answer: Vec<u8>) -> Response<Answer> {

@@ -19,7 +19,7 @@ use super::{
     machine::{Outcome, RingMachine},
     node::ClusterFailure,
     publisher::Publisher,
-    soft::{Report, SoftState, SoftTable},
+    soft::{Cloned, ProcessId, Report, SoftState, SoftTable},
     status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
     transport::{GrpcTransport, address_of},
 };
@@ -37,6 +37,8 @@ pub struct Shared {
     pub config: ClusterConfig,
     pub uid: Uid,
     pub boot: u64,
+    /// Made up at the start: two processes with the same data differ in it.
+    pub process_nonce: u64,
     /// Changes once: when the node comes into a cluster.
     pub identity: Mutex<NodeIdentity>,
     /// The nodes without a cluster that were seen in the last round.
@@ -61,6 +63,8 @@ pub struct Shared {
 /// Why a leader did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotLed {
+    /// Another process with the same data came later.
+    Cloned(Cloned),
     /// It leads and will not do it, whoever asks.
     Refused(String),
     /// Somebody else leads, maybe at this address.
@@ -129,6 +133,8 @@ impl Shared {
         let machine = self.raft.get().filter(|raft| raft.status().is_leader);
         let machine = machine.map(|raft| Arc::clone(&raft.watch().borrow().machine));
         let Some(machine) = machine else { return Err(NotLed::Elsewhere(self.leader_hint())) };
+        let uid = ask.registration.uid;
+        self.soft.lock().check(uid, ask.process).map_err(NotLed::Cloned)?;
         match admit(&machine.state, &self.config.policies, ask, now()) {
             Ok(registration) => self.propose_here(&Command::RegisterNode(registration)).await,
             Err(rejected) => Ok(Err(rejected)),
@@ -205,15 +211,25 @@ impl Shared {
         }
     }
 
+    /// This very run of the node.
+    pub fn process(&self) -> ProcessId {
+        ProcessId { boot: self.boot, nonce: self.process_nonce }
+    }
+
     /// What this node brings when it asks to be registered.
     pub fn join_ask(&self) -> JoinAsk {
-        JoinAsk { registration: self.registration(), token: self.config.token.clone() }
+        JoinAsk {
+            registration: self.registration(),
+            token: self.config.token.clone(),
+            replicas: self.config.policies.expected_replicas,
+            process: self.process(),
+        }
     }
 
     /// How this node is doing, as it tells the leader.
     pub fn own_soft_state(&self) -> SoftState {
         SoftState {
-            boot: self.boot,
+            process: self.process(),
             report: *self.report.lock(),
             address: self.config.addresses.cluster.clone(),
             version: self.config.version.clone(),
@@ -293,7 +309,7 @@ impl Shared {
             let soft = self.soft.lock();
             let state = soft.get(uid).filter(|_| is_leader)?;
             Some(ReportStatus {
-                boot: state.boot,
+                boot: state.process.boot,
                 ready: state.report.ready,
                 head_series: state.report.head_series,
                 head_series_max: state.report.head_series_max,

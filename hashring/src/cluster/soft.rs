@@ -27,11 +27,29 @@ impl Report {
     }
 }
 
+/// One run of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessId {
+    /// Counts the starts of the node.
+    pub boot: u64,
+    /// Made up at the start; 0 if it is not said. A node that is copied and started in two places counts
+    /// both starts alike, and this tells them apart.
+    pub nonce: u64,
+}
+
+impl ProcessId {
+    /// True if `later` cannot have come after this one by a restart on the same disk.
+    fn is_cloned_by(self, later: ProcessId) -> bool {
+        let is_other = self.nonce != 0 && later.nonce != 0 && self.nonce != later.nonce;
+        later.boot < self.boot || (later.boot == self.boot && is_other)
+    }
+}
+
 /// A report and who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SoftState {
-    /// The start of the node that sent it.
-    pub boot: u64,
+    /// The run of the node that sent it.
+    pub process: ProcessId,
     /// What it said.
     pub report: Report,
     /// Where it is.
@@ -44,7 +62,9 @@ pub struct SoftState {
 
 /// Two processes have the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node {uid} was started again since: start {boot}, not {own}; two processes have the same data")]
+#[error(
+    "another process runs as node {uid}: its start {boot} is known, and this is start {own}; the data of one is a copy of the other's, and only one of them may run"
+)]
 pub struct Cloned {
     /// The identity.
     pub uid: Uid,
@@ -59,15 +79,21 @@ pub struct Cloned {
 pub struct SoftTable(BTreeMap<Uid, SoftState>);
 
 impl SoftTable {
-    /// Takes a report, unless a later start of the node has reported.
-    pub fn take(&mut self, uid: Uid, state: SoftState) -> Result<(), Cloned> {
+    /// Refuses a process if another one of the same node is known that is not older.
+    pub fn check(&self, uid: Uid, process: ProcessId) -> Result<(), Cloned> {
         match self.0.get(&uid) {
-            Some(known) if known.boot > state.boot => Err(Cloned { uid, boot: known.boot, own: state.boot }),
-            _ => {
-                self.0.insert(uid, state);
-                Ok(())
+            Some(known) if known.process.is_cloned_by(process) => {
+                Err(Cloned { uid, boot: known.process.boot, own: process.boot })
             }
+            _ => Ok(()),
         }
+    }
+
+    /// Takes a report, unless another process of the same node has reported that is not older.
+    pub fn take(&mut self, uid: Uid, state: SoftState) -> Result<(), Cloned> {
+        self.check(uid, state.process)?;
+        self.0.insert(uid, state);
+        Ok(())
     }
 
     /// The last report of a node.
@@ -93,7 +119,13 @@ mod tests {
 
     fn state(boot: u64, ready: bool, head_series: u64, at: Instant) -> SoftState {
         let report = Report { ready, head_series, head_series_max: 100 };
-        SoftState { boot, report, address: String::new(), version: String::new(), at }
+        SoftState {
+            process: ProcessId { boot, nonce: 7 },
+            report,
+            address: String::new(),
+            version: String::new(),
+            at,
+        }
     }
 
     #[test]
@@ -115,13 +147,31 @@ mod tests {
     }
 
     #[test]
+    fn who_is_a_clone() {
+        let check = |boot, nonce, is_refused| {
+            let mut table = SoftTable::default();
+            table.take(Uid(1), state(4, true, 0, Instant::now())).unwrap();
+            let found = table.check(Uid(1), ProcessId { boot, nonce });
+            assert_eq!(found.is_err(), is_refused, "start {boot} of process {nonce}");
+            table.check(Uid(2), ProcessId { boot, nonce }).unwrap();
+        };
+        check(3, 7, true);
+        check(3, 8, true);
+        check(3, 0, true);
+        check(4, 7, false);
+        check(4, 8, true);
+        check(4, 0, false);
+        check(5, 8, false);
+    }
+
+    #[test]
     fn an_earlier_start_is_a_clone() {
         let now = Instant::now();
         let mut table = SoftTable::default();
         table.take(Uid(1), state(2, true, 0, now)).unwrap();
         assert_eq!(table.take(Uid(1), state(1, true, 0, now)), Err(Cloned { uid: Uid(1), boot: 2, own: 1 }));
         table.take(Uid(1), state(3, false, 0, now)).unwrap();
-        assert_eq!(table.get(Uid(1)).map(|state| state.boot), Some(3));
+        assert_eq!(table.get(Uid(1)).map(|state| state.process.boot), Some(3));
         table.retain(|_| false);
         assert_eq!(table.get(Uid(1)), None);
     }

@@ -9,9 +9,10 @@ use super::{
     bootstrap::PeerInfo,
     identity::{Founder, Membership},
     join_token::TokenText,
+    soft::ProcessId,
 };
 use crate::{
-    ids::{ClusterId, Uid},
+    ids::{ClusterId, ReplicaCount, Uid},
     raft::{RaftId, RaftRequest, RequestKind},
 };
 
@@ -21,6 +22,9 @@ pub const VERSION: u32 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// More founders than any cluster has.
 const FOUNDERS_MAX: usize = 64;
+
+/// Tells a process that another one runs as the same node.
+pub const CLONED: tonic::Code = tonic::Code::AlreadyExists;
 
 /// What is wrong with a message from somebody else.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +102,9 @@ pub fn join_request(ask: &JoinAsk) -> proto::JoinRequest {
         version: VERSION,
         registration: encode(&ask.registration),
         token: ask.token.as_ref().map(TokenText::reveal).unwrap_or_default(),
+        boot: ask.process.boot,
+        process: ask.process.nonce,
+        replicas: ask.replicas.map_or(0, |replicas| replicas.get().into()),
         ..proto::JoinRequest::default()
     }
 }
@@ -108,7 +115,18 @@ pub fn join_ask(request: &proto::JoinRequest) -> Result<JoinAsk, NotUnderstood> 
     Ok(JoinAsk {
         registration: decode(&request.registration)?,
         token: token.map_err(|error| NotUnderstood(error.to_string()))?,
+        replicas: replicas(request.replicas)?,
+        process: ProcessId { boot: request.boot, nonce: request.process },
     })
+}
+
+/// A number of copies; none if it is not said.
+fn replicas(count: u32) -> Result<Option<ReplicaCount>, NotUnderstood> {
+    if count == 0 {
+        return Ok(None);
+    }
+    let known = u8::try_from(count).ok().and_then(ReplicaCount::new);
+    known.map(Some).ok_or_else(|| NotUnderstood(format!("{count} copies are not possible")))
 }
 
 /// A request between voters as a message.
@@ -161,6 +179,27 @@ mod tests {
         assert_eq!(cluster_id(&[]), Ok(None));
         assert_eq!(cluster_id(&[7; 16]), Ok(Some(ClusterId([7; 16]))));
         assert!(cluster_id(&[7; 17]).is_err());
+    }
+
+    #[test]
+    fn what_a_node_brings_comes_back() {
+        let count = |count| ReplicaCount::new(count).expect("a test's number is allowed");
+        let token = TokenText::parse("a.b").expect("it is a token");
+        for (token, replicas) in [(None, None), (Some(token), Some(count(7)))] {
+            let ask = JoinAsk {
+                registration: crate::ring::tests::registration(3),
+                token,
+                replicas,
+                process: ProcessId { boot: 4, nonce: 5 },
+            };
+            let message = join_request(&ask);
+            assert_eq!(join_ask(&message).map(|ask| format!("{ask:?}")), Ok(format!("{ask:?}")));
+            assert!(join_ask(&proto::JoinRequest { replicas: 8, ..message.clone() }).is_err());
+            assert!(join_ask(&proto::JoinRequest { replicas: 259, ..message.clone() }).is_err());
+            let error = join_ask(&proto::JoinRequest { token: "hunter2".to_owned(), ..message }).unwrap_err();
+            let told = error.to_string();
+            assert!(!told.contains("hunter2") && told.contains("join token"), "{told}");
+        }
     }
 
     #[test]

@@ -112,6 +112,24 @@ pub enum Rejected {
     /// Some node cannot do what is asked for, or the cluster does more already.
     #[error("the feature level does not fit")]
     FeatureLevel,
+    /// The node expects another number of copies than the cluster keeps.
+    #[error("the node expects {node} copies of each series, and the cluster keeps {cluster}")]
+    ReplicasDiffer {
+        /// What the node expects.
+        node: u8,
+        /// What the cluster was founded with.
+        cluster: u8,
+    },
+    /// The node's program is older than what the cluster makes use of.
+    #[error(
+        "the node's program has feature level {node}, and the cluster makes use of level {cluster}: the node needs a newer program"
+    )]
+    ProgramTooOld {
+        /// What the node can do.
+        node: u32,
+        /// What the cluster does.
+        cluster: u32,
+    },
     /// A text is empty or too long.
     #[error("{0:?}: empty or too long")]
     BadText(Field),

@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use weir_hashring::{
-    cluster::{ClusterConfig, JoinPolicy, ProposeFailed, TokenText, new_join_token},
-    ids::{ReplicaCount, SlotCount, TokenId, UnixMillis},
+    cluster::{ClusterConfig, ClusterFailure, JoinPolicy, ProposeFailed, TokenText, new_join_token},
+    ids::{FeatureLevel, ReplicaCount, SlotCount, TokenId, UnixMillis},
     ring::{Command, NodeState, Rejected, RingState, TokenFault},
 };
 
@@ -103,6 +103,91 @@ async fn a_token_lets_so_many_nodes_join() {
     // Whoever prints all that a node was told does not print its secrets.
     assert!(!format!("{:?}", third.config).contains(&token.reveal()));
     for node in [&mut one, &mut second, &mut third] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_fit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // It finds itself among its peers, under another name.
+    let with_itself = |config: &mut ClusterConfig| {
+        small(config);
+        let own = config.addresses.cluster.replace("127.0.0.1", "localhost");
+        config.peers.push(own);
+    };
+    let mut one = found(dir.path(), 1, with_itself).await.remove(0);
+    let level = Command::SetFeatureLevel(FeatureLevel(1));
+    soon("all can do it", one.node().propose(level)).await.unwrap();
+
+    let mut two = join(dir.path(), "two", &one, |config| {
+        config.policies.expected_replicas = ReplicaCount::new(2);
+        config.peers.push(config.addresses.cluster.clone());
+        config.peers.push(config.addresses.cluster.replace("127.0.0.1", "localhost"));
+    })
+    .await;
+    is_refused(&two, Rejected::ReplicasDiffer { node: 2, cluster: 1 }).await;
+    two.stop().await;
+    two.config.policies.expected_replicas = ReplicaCount::new(1);
+    two.config.features = FeatureLevel(0);
+    two.start_again().await;
+    is_refused(&two, Rejected::ProgramTooOld { node: 0, cluster: 1 }).await;
+    two.stop().await;
+    two.config.features = FeatureLevel(1);
+    two.start_again().await;
+    is_active(&one, "two").await;
+    one.stop().await;
+    two.stop().await;
+}
+
+/// Copies the files of a node that does not run.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_copies_of_a_node_one_must_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut one = found(dir.path(), 1, small).await.remove(0);
+    let mut original = join(dir.path(), "original", &one, |_| ()).await;
+    is_active(&one, "original").await;
+    original.stop().await;
+    let place = Place::bind().await;
+    let mut cloned = original.config.clone();
+    cloned.data_path = dir.path().join("clone");
+    copy(&original.config.data_path, &cloned.data_path);
+    cloned.addresses.cluster = place.name();
+    original.start_again().await;
+    let uid = original.node().uid();
+    let hears_of = async |boot: u64| {
+        let is_heard = async || loop {
+            let status = one.node().status();
+            let node = status.nodes.iter().find(|node| node.uid == uid).unwrap();
+            if node.report.as_ref().is_some_and(|report| report.boot == boot) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        };
+        soon("the leader hears of it", is_heard()).await;
+    };
+    hears_of(2).await;
+    // Both were started twice.
+    let mut clone = TestNode::start(cloned, place).await;
+    assert_eq!(clone.node().uid(), uid);
+    let failure = soon("the copy fails", clone.node().failed()).await;
+    assert!(matches!(failure, ClusterFailure::Cloned(_)), "{failure}");
+    assert!(failure.to_string().contains("another process runs as node"), "{failure}");
+    // Whoever was started more often stays.
+    clone.stop().await;
+    clone.start_again().await;
+    hears_of(3).await;
+    let failure = soon("the original fails", original.node().failed()).await;
+    assert!(matches!(failure, ClusterFailure::Cloned(_)), "{failure}");
+    for node in [&mut one, &mut original, &mut clone] {
         node.stop().await;
     }
 }
