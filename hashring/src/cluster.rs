@@ -8,7 +8,8 @@
 //! - `machine`, `channels`, `transport`: the ring as the machine of [`crate::raft`], over gRPC.
 //! - [`bootstrap`] and `discovery`: whether a node without a cluster founds one, joins one or waits.
 //! - `presence`: the node registers itself, says what changed about it, and how it is doing.
-//! - [`duties`] and `leader`: what the leader proposes by itself.
+//! - [`duties`], [`node_steps`] and `leader`: what the leader proposes by itself.
+//! - `objections`: what it is not talked into without force.
 //! - `follow`: voters take the ring from Raft, all others watch a voter.
 //! - `admission`, `join_token` and `policy`: whom the leader lets join.
 //! - `services` and `leader_client`: the two sides of the messages.
@@ -32,6 +33,8 @@ mod leader;
 mod leader_client;
 mod machine;
 mod node;
+pub mod node_steps;
+mod objections;
 mod policy;
 mod presence;
 mod publisher;
@@ -51,7 +54,7 @@ pub use join_token::{BadTokenText, TokenRequestFault, TokenText, new_join_token}
 pub use leader_client::ProposeFailed;
 pub use machine::{Outcome, RingMachine};
 pub use node::{ClusterFailure, ClusterNode, StartError};
-pub use policy::{ClusterPolicies, JoinPolicy};
+pub use policy::{ClusterPolicies, JoinPolicy, ReplacePolicy};
 pub use publisher::ViewReceiver;
 pub use ring_file::RingRecord;
 pub use soft::Report;

@@ -21,7 +21,8 @@
 //!
 //! Left and Lost are final: the node's identity is kept as a tombstone and may never come back. A lost
 //! node that still holds slots stays in the list of nodes until they are moved; nothing is moved by
-//! itself, neither because a node is down nor because it is lost.
+//! itself, neither because a node is down nor because it is lost, but only when somebody gave it up by
+//! [`Command::ForgetNode`].
 
 mod apply;
 mod apply_nodes;
@@ -39,7 +40,7 @@ pub use command::{
 };
 pub use delta::{DeltaFault, MappingChange, RingDelta};
 pub use mapping::{Mapping, Pool, TenantMapping};
-pub use node::{Node, NodeState, Tombstone};
+pub use node::{Node, NodeState, TakeOver, Tombstone};
 pub use rejected::{Field, Rejected, TokenFault};
 pub use state::{Cluster, ConfigValue, HashFunction, JoinToken, RingState};
 pub use tenants::TenantMatcher;

@@ -5,13 +5,16 @@
 //! token, is counted when the registration is applied, once per uid.
 
 use super::{
+    config::ClusterTimers,
     join_token::TokenText,
+    node_steps::Facts,
+    objections::lives,
     policy::{ClusterPolicies, JoinPolicy},
     soft::ProcessId,
 };
 use crate::{
-    ids::{ReplicaCount, TokenId, UnixMillis},
-    ring::{NodeRegistration, Rejected, RingState, TokenFault},
+    ids::{ReplicaCount, TokenId, Uid, UnixMillis},
+    ring::{Node, NodeRegistration, NodeState, Rejected, RingState, TokenFault},
 };
 
 /// What a node that wants to join brings.
@@ -52,6 +55,51 @@ pub fn admit(
         JoinPolicy::Token | JoinPolicy::Open => None,
     };
     Ok(NodeRegistration { token, at: now, ..ask.registration.clone() })
+}
+
+/// Whether a newcomer may have its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewName {
+    /// Nobody has it.
+    Free,
+    /// It is that of a node that is silent, which the newcomer is meant to replace.
+    Replaces(Uid),
+    /// It is that of a node that lives, or may live.
+    Taken(Uid),
+    /// This one, which never owned a slot and has been silent for long, has to leave first.
+    AfterLeaving(Uid),
+}
+
+/// Judges the name of a node that wants to join.
+pub fn name_of_newcomer(
+    state: &RingState,
+    uid: Uid,
+    name: &str,
+    facts: &Facts,
+    timers: &ClusterTimers,
+) -> NewName {
+    if state.node(uid).is_some() {
+        return NewName::Free;
+    }
+    let namesakes: Vec<&Node> =
+        state.nodes().filter(|node| node.name == name && !node.state.is_final()).collect();
+    if let Some(alive) = namesakes.iter().find(|node| lives(facts, node.uid, timers).is_some()) {
+        return NewName::Taken(alive.uid);
+    }
+    match namesakes.as_slice() {
+        [] => NewName::Free,
+        [old] => NewName::Replaces(old.uid),
+        // Of two, the later one came to replace the earlier one, and is not needed for that any more.
+        [first, ..] => {
+            let later = namesakes.iter().find(|node| node.state == NodeState::Joining);
+            match later {
+                Some(node) if facts.silent_for(node.uid) >= timers.replace_grace => {
+                    NewName::AfterLeaving(node.uid)
+                }
+                later => NewName::Taken(later.unwrap_or(first).uid),
+            }
+        }
+    }
 }
 
 /// The id of a token that lets a node join.
@@ -160,6 +208,30 @@ mod tests {
         check(Some(2), 1, Some(Rejected::ReplicasDiffer { node: 2, cluster: 3 }));
         check(Some(4), 1, Some(Rejected::ReplicasDiffer { node: 4, cluster: 3 }));
         check(None, 0, Some(Rejected::ProgramTooOld { node: 0, cluster: 1 }));
+    }
+
+    #[test]
+    fn a_name_is_free_when_whoever_has_it_is_silent() {
+        let timers = ClusterTimers::default();
+        let mut state = cluster_of(3);
+        let check = |state: &RingState, uid, silent: &[(u128, u64)], expected| {
+            let heard = silent.iter().map(|&(uid, seconds)| (Uid(uid), Duration::from_secs(seconds)));
+            let facts = Facts { heard: heard.collect(), ..Facts::default() };
+            let found = name_of_newcomer(state, Uid(uid), "node-2", &facts, &timers);
+            assert_eq!(found, expected, "{silent:?}");
+        };
+        check(&state, 9, &[(2, 15)], NewName::Taken(Uid(2)));
+        check(&state, 9, &[(2, 16)], NewName::Replaces(Uid(2)));
+        check(&state, 9, &[], NewName::Replaces(Uid(2)));
+        check(&state, 2, &[(2, 0)], NewName::Free);
+        let named = NodeRegistration { name: "node-2".to_owned(), replaces: Some(Uid(2)), ..registration(5) };
+        state.apply(&Command::RegisterNode(named)).expect("the node is new");
+        check(&state, 9, &[(2, 99), (5, 15)], NewName::Taken(Uid(5)));
+        check(&state, 9, &[(2, 99), (5, 59)], NewName::Taken(Uid(5)));
+        check(&state, 9, &[(2, 99), (5, 60)], NewName::AfterLeaving(Uid(5)));
+        state.apply(&set_state(2, NodeState::Active, NodeState::Lost)).expect("it is Active");
+        state.apply(&set_state(5, NodeState::Joining, NodeState::Left)).expect("it is Joining");
+        check(&state, 9, &[], NewName::Free);
     }
 
     /// What a node says of a token in its registration counts for nothing.

@@ -73,6 +73,13 @@ pub struct ClusterTimers {
     pub watch_idle: Duration,
     /// A node is Joining for so long that whoever reads knows it before anything is written to it.
     pub join_read_grace: Duration,
+    /// A node that is silent for so long may be replaced by a new one of the same name.
+    pub replace_grace: Duration,
+    /// A node that drains and has uploaded all it held is still read from for so long, until others read
+    /// it from the bucket.
+    pub drain_read_grace: Duration,
+    /// A drained node that is silent for so long has left.
+    pub leave_grace: Duration,
     /// Pause between two waves of moves.
     pub step_interval: Duration,
     /// Moves in one wave; none for one of sixteen slots.
@@ -92,6 +99,9 @@ impl Default for ClusterTimers {
             retry: Duration::from_millis(500),
             watch_idle: Duration::from_secs(30),
             join_read_grace: Duration::from_secs(90),
+            replace_grace: Duration::from_secs(60),
+            drain_read_grace: Duration::from_secs(30 * 60),
+            leave_grace: Duration::from_secs(60),
             step_interval: Duration::from_secs(30),
             max_moves_per_step: None,
             leader_round: Duration::from_secs(1),
@@ -125,7 +135,7 @@ impl ClusterConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         ids::{NodeNumber, PlanId, RingEpoch, Slot},
@@ -151,30 +161,35 @@ mod tests {
         assert!((COMMAND_BYTES_MAX / 2..COMMAND_BYTES_MAX).contains(&bytes), "{bytes} bytes");
     }
 
+    /// One that is right.
+    pub fn config() -> ClusterConfig {
+        let address = "a:1".to_owned();
+        ClusterConfig {
+            data_path: PathBuf::new(),
+            name: "a".to_owned(),
+            zone: String::new(),
+            pool: PoolName::from(PoolName::DEFAULT),
+            weight: Weight::DEFAULT,
+            addresses: Addresses { grpc: address.clone(), http: address.clone(), cluster: address },
+            version: String::new(),
+            features: FeatureLevel(1),
+            token: None,
+            peers: Vec::new(),
+            bootstrap_expect: 1,
+            only_watches: false,
+            cluster: None,
+            replicas: ReplicaCount::new(3).expect("3 is allowed"),
+            slots: SlotCount::new(16_384).expect("it is allowed"),
+            policies: ClusterPolicies::default(),
+            timers: ClusterTimers::default(),
+            raft: RaftConfig::default(),
+        }
+    }
+
     #[test]
     fn is_judged() {
         let check = |change: fn(&mut ClusterConfig), expected: &str| {
-            let address = "a:1".to_owned();
-            let mut config = ClusterConfig {
-                data_path: PathBuf::new(),
-                name: "a".to_owned(),
-                zone: String::new(),
-                pool: PoolName::from(PoolName::DEFAULT),
-                weight: Weight::DEFAULT,
-                addresses: Addresses { grpc: address.clone(), http: address.clone(), cluster: address },
-                version: String::new(),
-                features: FeatureLevel(1),
-                token: None,
-                peers: Vec::new(),
-                bootstrap_expect: 1,
-                only_watches: false,
-                cluster: None,
-                replicas: ReplicaCount::new(3).expect("3 is allowed"),
-                slots: SlotCount::new(16_384).expect("it is allowed"),
-                policies: ClusterPolicies::default(),
-                timers: ClusterTimers::default(),
-                raft: RaftConfig::default(),
-            };
+            let mut config = config();
             change(&mut config);
             let found = config.validate().err().unwrap_or_default();
             assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found}");

@@ -1,13 +1,18 @@
 //! What a leader has to propose next: a pure step from what it knows.
 //!
-//! In this order: found the ring, let nodes that have joined long enough own slots, give a pool its
-//! first table, and bring tables to what their members ask for, wave by wave. A node that is silent
-//! or lost moves nothing; what a lost node holds waits for a replacement or for people.
+//! In this order: found the ring, do what is next in the lives of nodes (see [`super::node_steps`]), give
+//! a pool its first table, and bring tables to what their members ask for, wave by wave. A node that is
+//! silent or lost moves nothing; what a lost node holds waits until that is replaced or given up.
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::{
+    config::ClusterTimers,
+    node_steps::{Facts, NodeStep, node_step},
+    policy::ClusterPolicies,
+};
 use crate::{
-    ids::{NodeNumber, PlanId, PoolName, Uid},
+    ids::{NodeNumber, PlanId, PoolName},
     planner::{Goal, moves_per_step_default},
     ring::{Command, InitCluster, Node, NodeState, PlanCommand, RingState},
 };
@@ -19,16 +24,18 @@ pub struct Situation<'a> {
     pub state: &'a RingState,
     /// What to found the ring with, if there is none.
     pub init: &'a InitCluster,
-    /// The nodes that have been Joining for as long as they should.
-    pub joined: &'a BTreeSet<Uid>,
+    /// What it knows of nodes.
+    pub facts: &'a Facts,
+    /// When things happen.
+    pub timers: &'a ClusterTimers,
+    /// What it decides by.
+    pub policies: &'a ClusterPolicies,
+    /// The tables of this very ring are known to be as they should be.
+    pub are_tables_settled: bool,
     /// A node says that it is not ready, or near its limit of series: nothing is moved now.
     pub is_held_back: bool,
     /// How long ago the last wave was; none if there was none.
     pub since_last_wave: Option<Duration>,
-    /// Pause between waves.
-    pub step_interval: Duration,
-    /// Moves in one wave; none for the default.
-    pub max_moves_per_step: Option<usize>,
     /// Identity of the next plan.
     pub plan_id: PlanId,
 }
@@ -50,26 +57,18 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     let Some(cluster) = state.cluster() else {
         return Duty::Propose(Box::new(Command::InitCluster(situation.init.clone())));
     };
-    // Two of a name are for people, or for a replacement, to sort out.
-    let has_namesake = |node: &Node| {
-        state.nodes().any(|other| other.uid != node.uid && other.name == node.name && !other.state.is_final())
-    };
-    // Whoever founds a cluster has nothing that could be read: they need not wait, once all are there.
-    let has_founders = cluster.founders.iter().all(|uid| state.node(*uid).is_some());
-    let is_founding = |node: &Node| {
-        let pool = state.mapping().pools.get(&node.pool);
-        has_founders && cluster.founders.contains(&node.uid) && pool.is_some_and(|pool| pool.table.is_empty())
-    };
-    let joined = |node: &&Node| {
-        let may_own = situation.joined.contains(&node.uid) || is_founding(node);
-        node.state == NodeState::Joining && may_own && !has_namesake(node)
-    };
-    if let Some(node) = state.nodes().find(joined) {
-        let (from, to, reason) = (NodeState::Joining, NodeState::Active, "joined".to_owned());
-        return Duty::Propose(Box::new(Command::SetNodeState { uid: node.uid, from, to, reason }));
+    for node in state.nodes() {
+        let step = node_step(state, node, situation.facts, situation.timers, situation.policies);
+        if let NodeStep::Propose(command) = step {
+            return Duty::Propose(command);
+        }
     }
-    let interval_passed = situation.since_last_wave.is_none_or(|since| since >= situation.step_interval);
-    let moves_max = situation.max_moves_per_step.unwrap_or(moves_per_step_default(cluster.slots)).max(1);
+    if situation.are_tables_settled {
+        return Duty::Rest;
+    }
+    let timers = situation.timers;
+    let interval_passed = situation.since_last_wave.is_none_or(|since| since >= timers.step_interval);
+    let moves_max = timers.max_moves_per_step.unwrap_or(moves_per_step_default(cluster.slots)).max(1);
     let mut duty = Duty::Rest;
     for name in state.mapping().pools.keys() {
         let Some((command, is_first)) = wave(state, name, moves_max, situation.plan_id) else { continue };
@@ -90,8 +89,8 @@ fn wave(state: &RingState, name: &PoolName, moves_max: usize, plan_id: PlanId) -
     if is_first && is_joining {
         return None;
     }
-    let lost: BTreeSet<NodeNumber> =
-        state.nodes().filter(|node| node.state == NodeState::Lost).map(|node| node.number).collect();
+    let is_kept = |node: &&Node| node.state == NodeState::Lost && !node.forgotten;
+    let lost: BTreeSet<NodeNumber> = state.nodes().filter(is_kept).map(|node| node.number).collect();
     if !lost.is_empty() && table.cells().iter().any(|owner| lost.contains(owner)) {
         return None;
     }
@@ -112,23 +111,34 @@ fn wave(state: &RingState, name: &PoolName, moves_max: usize, plan_id: PlanId) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::tests::{cluster_of, init, registration, set_state};
+    use crate::{
+        ids::Uid,
+        ring::tests::{cluster_of, init, registration, set_state},
+    };
 
     fn init_cluster() -> InitCluster {
         let Command::InitCluster(init) = init() else { panic!("it founds") };
         init
     }
 
+    /// Waves of at most 20 moves.
+    fn timers() -> ClusterTimers {
+        ClusterTimers { max_moves_per_step: Some(20), ..ClusterTimers::default() }
+    }
+
     fn duty(state: &RingState, joined: &[u128], change: impl FnOnce(&mut Situation<'_>)) -> Duty {
-        let (init, joined) = (init_cluster(), joined.iter().copied().map(Uid).collect());
+        let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
+        let joining = joined.iter().map(|uid| (Uid(*uid), timers.join_read_grace)).collect();
+        let facts = Facts { joining, ..Facts::default() };
         let mut situation = Situation {
             state,
             init: &init,
-            joined: &joined,
+            facts: &facts,
+            timers: &timers,
+            policies: &policies,
+            are_tables_settled: false,
             is_held_back: false,
             since_last_wave: None,
-            step_interval: Duration::from_secs(30),
-            max_moves_per_step: None,
             plan_id: PlanId(u128::from(state.epoch().0)),
         };
         change(&mut situation);
@@ -191,7 +201,6 @@ mod tests {
             duty(state, &[], |situation| {
                 situation.since_last_wave = seconds.map(Duration::from_secs);
                 situation.is_held_back = is_held_back;
-                situation.max_moves_per_step = Some(20);
             })
         };
         assert_eq!(wave(&state, Some(29), false), Duty::Wait);
@@ -224,6 +233,13 @@ mod tests {
         lost.apply(&set_state(2, NodeState::Draining, NodeState::Lost)).expect("it is Draining");
         assert_eq!(duty(&lost, &[], |_| ()), Duty::Rest);
         assert!(lost.holds_slots(NodeNumber(2)));
+        // Until somebody gives it up.
+        let forget = Command::ForgetNode { uid: Uid(2), reason: "it burnt".to_owned() };
+        lost.apply(&forget).expect("it is lost");
+        while let Duty::Propose(command) = duty(&lost, &[], |_| ()) {
+            lost.apply(&command).expect("what a leader proposes fits");
+        }
+        assert!(!lost.holds_slots(NodeNumber(2)) && lost.node(Uid(2)).is_none());
     }
 
     #[test]

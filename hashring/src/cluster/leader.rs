@@ -1,51 +1,87 @@
 //! What the leader does beside ordering commands: looks for its next duty, and proposes it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
+    config::ClusterTimers,
     duties::{Duty, Situation, next_duty},
     machine::RingMachine,
+    node_steps::Facts,
+    objections::HEARTBEATS_COUNTED,
     shared::{NotLed, Shared, now},
+    soft::{SoftState, SoftTable},
 };
 use crate::{
     ids::{HashSeed, NodesVersion, PlanId, Uid},
     raft::{Published, RaftNode},
-    ring::{Command, HashFunction, InitCluster, NodeState, RingState},
+    ring::{Command, HashFunction, InitCluster, Node, NodeState, RingState},
 };
 
-/// A node is heard of again within so many heartbeats, or what it said last counts no more.
-const HEARTBEATS_COUNTED: u32 = 3;
-
 /// What a leader remembers; the next leader begins anew, and all it waits for takes a little longer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Books {
-    /// Since when nodes are Joining, and since which version of the list of nodes.
-    joining: BTreeMap<Uid, (NodesVersion, Instant)>,
+    /// Since when nothing has kept this node from hearing of the others.
+    leads_since: Instant,
+    looked: Instant,
+    joining: Since,
+    drained: Since,
     last_wave: Option<Instant>,
-    /// With so many entries applied there was nothing to do.
-    rested: Option<u64>,
+    /// With so many entries applied there was nothing to move.
+    settled: Option<u64>,
+}
+
+/// Since when nodes are in a state, and since which version of the list of nodes.
+#[derive(Debug, Default)]
+struct Since(BTreeMap<Uid, (NodesVersion, Instant)>);
+
+impl Since {
+    /// For how long these nodes are in their state.
+    fn look<'a>(&mut self, nodes: impl Iterator<Item = &'a Node>, at: Instant) -> BTreeMap<Uid, Duration> {
+        let known = nodes.map(|node| {
+            let known = self.0.get(&node.uid).filter(|(since, _)| *since == node.since);
+            (node.uid, known.copied().unwrap_or((node.since, at)))
+        });
+        self.0 = known.collect();
+        self.0.iter().map(|(&uid, (_, since))| (uid, at.saturating_duration_since(*since))).collect()
+    }
 }
 
 impl Books {
-    /// The nodes that are Joining for long enough.
-    fn joined(&mut self, state: &RingState, grace: std::time::Duration, at: Instant) -> BTreeSet<Uid> {
-        let is_joining = |node: &&crate::ring::Node| node.state == NodeState::Joining;
-        let joining = state.nodes().filter(is_joining).map(|node| {
-            let known = self.joining.get(&node.uid).filter(|(since, _)| *since == node.since);
-            (node.uid, known.copied().unwrap_or((node.since, at)))
-        });
-        self.joining = joining.collect();
-        let long_enough = |(_, (_, since)): &(&Uid, &(NodesVersion, Instant))| {
-            at.saturating_duration_since(*since) >= grace
+    fn new(at: Instant) -> Books {
+        let (joining, drained) = (Since::default(), Since::default());
+        Books { leads_since: at, looked: at, joining, drained, last_wave: None, settled: None }
+    }
+
+    /// What is known of nodes now.
+    fn facts(&mut self, state: &RingState, soft: &SoftTable, timers: &ClusterTimers, at: Instant) -> Facts {
+        // Who did not look for so long did not hear anything either: others are not silent for that.
+        if at.saturating_duration_since(self.looked) > timers.leader_round + timers.replace_grace / 4 {
+            self.leads_since = at;
+        }
+        self.looked = at;
+        let is_joining = |node: &&Node| node.state == NodeState::Joining;
+        let is_drained = |node: &&Node| {
+            let says_so = soft.get(node.uid).is_some_and(|state| state.report.drained);
+            node.state == NodeState::Draining && says_so && !state.holds_slots(node.number)
         };
-        self.joining.iter().filter(long_enough).map(|(&uid, _)| uid).collect()
+        let is_recent = |(_, state): &(Uid, &SoftState)| state.at >= self.leads_since;
+        let ago = |(uid, state): (Uid, &SoftState)| (uid, at.saturating_duration_since(state.at));
+        let uploaded = |(uid, state): (Uid, &SoftState)| Some((uid, state.report.uploaded_through?));
+        Facts {
+            now: now(),
+            leads_for: at.saturating_duration_since(self.leads_since),
+            heard: soft.iter().filter(is_recent).map(ago).collect(),
+            joining: self.joining.look(state.nodes().filter(is_joining), at),
+            drained: self.drained.look(state.nodes().filter(is_drained), at),
+            uploaded: soft.iter().filter_map(uploaded).collect(),
+        }
     }
 }
 
@@ -53,7 +89,6 @@ impl Books {
 pub async fn lead(shared: &Arc<Shared>, raft: &RaftNode<RingMachine>) {
     let mut states = raft.watch();
     loop {
-        let mut books = Books::default();
         if raft.wait_for_status(|status| status.is_leader).await.is_none() {
             // Raft has stopped, and with it this node.
             return std::future::pending().await;
@@ -64,12 +99,14 @@ pub async fn lead(shared: &Arc<Shared>, raft: &RaftNode<RingMachine>) {
             continue;
         }
         info!("this node leads the cluster");
+        let mut books = Books::new(Instant::now());
         while raft.status().is_leader {
             let published = states.borrow_and_update().clone();
             if !step(shared, &mut books, &published).await {
                 let _ = timeout(shared.config.timers.leader_round, states.changed()).await;
             }
         }
+        *shared.facts.lock() = None;
         info!("this node does not lead the cluster any more");
     }
 }
@@ -79,25 +116,27 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
     let timers = &shared.config.timers;
     let state = &published.machine.state;
     let at = Instant::now();
-    shared.soft.lock().retain(|uid| state.node(uid).is_some());
-    let joined = books.joined(state, timers.join_read_grace, at);
-    if books.rested == Some(published.entries_applied) && joined.is_empty() {
-        return false;
-    }
+    let facts = {
+        let mut soft = shared.soft.lock();
+        soft.retain(|uid| state.node(uid).is_some());
+        Arc::new(books.facts(state, &soft, timers, at))
+    };
+    *shared.facts.lock() = Some(Arc::clone(&facts));
     let since_last_wave = books.last_wave.map(|wave| at.saturating_duration_since(wave));
     let is_held_back = shared.soft.lock().is_held_back(at, timers.heartbeat * HEARTBEATS_COUNTED);
     let Some(init) = init(shared) else { return false };
-    let (machine, step_interval) = (Arc::clone(&published.machine), timers.step_interval);
-    let max_moves_per_step = timers.max_moves_per_step;
+    let (machine, own) = (Arc::clone(&published.machine), Arc::clone(shared));
+    let are_tables_settled = books.settled == Some(published.entries_applied);
     let work = move || {
         next_duty(&Situation {
             state: &machine.state,
             init: &init,
-            joined: &joined,
+            facts: &facts,
+            timers: &own.config.timers,
+            policies: &own.config.policies,
+            are_tables_settled,
             is_held_back,
             since_last_wave,
-            step_interval,
-            max_moves_per_step,
             plan_id: PlanId(rand::random()),
         })
     };
@@ -105,13 +144,13 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
         Ok(duty) => duty,
         Err(error) => {
             warn!(%error, "planning failed");
-            books.rested = Some(published.entries_applied);
+            books.settled = Some(published.entries_applied);
             return false;
         }
     };
     let command = match duty {
         Duty::Rest => {
-            books.rested = Some(published.entries_applied);
+            books.settled = Some(published.entries_applied);
             return false;
         }
         Duty::Wait => return false,
@@ -161,5 +200,52 @@ fn summary(command: &Command) -> String {
         }
         Command::SetNodeState { uid, to, .. } => format!("node {uid} becomes {to:?}"),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::soft::{ProcessId, Report},
+        ids::UnixMillis,
+        ring::tests::{cluster_of, registration},
+    };
+
+    #[test]
+    fn what_is_known_of_nodes() {
+        let timers = ClusterTimers::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut state = cluster_of(3);
+        state.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
+        let mut soft = SoftTable::default();
+        let mut report = |uid, seconds| {
+            let state = SoftState {
+                process: ProcessId { boot: 1, nonce: 1 },
+                report: Report { uploaded_through: Some(UnixMillis(uid as i64)), ..Report::default() },
+                address: String::new(),
+                version: String::new(),
+                at: at(seconds),
+            };
+            soft.take(Uid(uid), state).expect("it is no clone");
+        };
+        report(1, 0);
+        report(2, 12);
+        // What was heard when this node led before counts for nothing.
+        let mut books = Books::new(at(10));
+        let facts = books.facts(&state, &soft, &timers, at(11));
+        assert_eq!(facts.leads_for, Duration::from_secs(1));
+        let facts = books.facts(&state, &soft, &timers, at(20));
+        let seconds = |known: &BTreeMap<Uid, Duration>| -> Vec<(u128, u64)> {
+            known.iter().map(|(uid, duration)| (uid.0, duration.as_secs())).collect()
+        };
+        assert_eq!(seconds(&facts.heard), [(2, 8)]);
+        assert_eq!(facts.silent_for(Uid(1)), Duration::from_secs(10));
+        assert_eq!(seconds(&facts.joining), [(4, 9)]);
+        assert_eq!(facts.uploaded, BTreeMap::from([(Uid(1), UnixMillis(1)), (Uid(2), UnixMillis(2))]));
+        // A leader that did not run for a while heard nobody, which says nothing of them.
+        let facts = books.facts(&state, &soft, &timers, at(200));
+        assert_eq!((facts.leads_for, facts.heard.len()), (Duration::ZERO, 0));
     }
 }

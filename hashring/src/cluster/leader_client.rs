@@ -33,7 +33,12 @@ const ASKED_MAX: usize = 8;
 #[derive(Clone, Debug)]
 pub enum Question {
     /// To apply a command.
-    Propose(Command),
+    Propose {
+        /// The command.
+        command: Command,
+        /// Whether also though the leader has objections.
+        force: bool,
+    },
     /// To register a node.
     Join(Box<JoinAsk>),
     /// To know how the asking node is doing.
@@ -76,9 +81,13 @@ enum Reply {
 
 impl Shared {
     /// Has a command applied by whoever leads.
-    pub async fn propose(&self, command: Command) -> Result<crate::ring::Applied, ProposeFailed> {
+    pub async fn propose(
+        &self,
+        command: Command,
+        force: bool,
+    ) -> Result<crate::ring::Applied, ProposeFailed> {
         let cluster = self.membership().ok_or(ProposeFailed::NoCluster)?.cluster;
-        self.outcome_of(cluster, &Question::Propose(command)).await
+        self.outcome_of(cluster, &Question::Propose { command, force }).await
     }
 
     /// Registers a node with whoever leads the cluster.
@@ -192,9 +201,10 @@ impl Shared {
         let (cluster_id, forward, version) = (cluster.0.to_vec(), false, VERSION);
         let timers = &self.config.timers;
         let answer = match question {
-            Question::Propose(command) => {
+            Question::Propose { command, force } => {
+                let force = *force;
                 let command = wire::encode(command);
-                let request = ProposeRequest { version, cluster_id, command, forward, force: false };
+                let request = ProposeRequest { version, cluster_id, command, forward, force };
                 timeout(timers.propose, client.propose(request)).await
             }
             Question::Join(ask) => {
@@ -213,7 +223,8 @@ impl Shared {
                     head_series_max: state.report.head_series_max,
                     address: state.address.clone(),
                     program_version: state.version.clone(),
-                    ..HeartbeatRequest::default()
+                    uploaded_through_ms: state.report.uploaded_through.map(|through| through.0),
+                    drained: state.report.drained,
                 };
                 timeout(timers.call, client.heartbeat(request)).await
             }
@@ -235,10 +246,12 @@ impl Shared {
     pub async fn answer_here(&self, question: &Question) -> Result<Vec<u8>, NotLed> {
         match question {
             // Only the leader says with which token a node has joined.
-            Question::Propose(Command::RegisterNode(_)) => {
+            Question::Propose { command: Command::RegisterNode(_), .. } => {
                 Err(NotLed::Refused("a node is registered when it joins, not by a command".to_owned()))
             }
-            Question::Propose(command) => Ok(wire::encode(&self.propose_here(command).await?)),
+            Question::Propose { command, force } => {
+                Ok(wire::encode(&self.propose_for(command, *force).await?))
+            }
             Question::Join(ask) => Ok(wire::encode(&self.register_here(ask).await?)),
             Question::Heartbeat(state) => {
                 if !self.is_leader() {

@@ -140,6 +140,7 @@ impl ClusterNode {
             soft: Mutex::new(SoftTable::default()),
             report: Mutex::default(),
             leader: Mutex::default(),
+            facts: Mutex::default(),
             refusal: watch::Sender::new(None),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             failure: watch::Sender::new(None),
@@ -192,7 +193,13 @@ impl ClusterNode {
 
     /// Has a command applied by whoever leads.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeFailed> {
-        self.shared.propose(command).await
+        self.shared.propose(command, false).await
+    }
+
+    /// Has a command applied by whoever leads, also one that it would talk anybody out of: what is not
+    /// possible at all is refused all the same.
+    pub async fn propose_forced(&self, command: Command) -> Result<Applied, ProposeFailed> {
+        self.shared.propose(command, true).await
     }
 
     /// All that people are shown of the cluster.

@@ -7,6 +7,8 @@ use crate::ids::ReplicaCount;
 pub struct ClusterPolicies {
     /// Who may join.
     pub join: JoinPolicy,
+    /// Whether nodes of the same name replace dead ones by themselves.
+    pub replace: ReplacePolicy,
     /// How many copies of each series the node expects of a cluster that it joins; none for any number.
     pub expected_replicas: Option<ReplicaCount>,
 }
@@ -19,4 +21,14 @@ pub enum JoinPolicy {
     Open,
     /// Whoever has a token of the cluster.
     Token,
+}
+
+/// How a node with an empty disk takes the place of the dead one of the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplacePolicy {
+    /// By itself, once the other has been silent for long enough.
+    #[default]
+    Auto,
+    /// When somebody proposes it.
+    Manual,
 }

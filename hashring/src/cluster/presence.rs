@@ -93,7 +93,7 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
                 let _ = timeout(shared.config.timers.heartbeat, records.changed()).await;
                 continue;
             }
-            Presence::Update(update) => match shared.propose(Command::UpdateNode(update)).await {
+            Presence::Update(update) => match shared.propose(Command::UpdateNode(update), false).await {
                 Ok(_) => info!("the cluster knows the node as it is now"),
                 Err(error) => warn!(%error, "the cluster does not know yet what changed about the node"),
             },

@@ -20,7 +20,7 @@ use super::{
     wire::{self, VERSION},
 };
 use crate::{
-    ids::ClusterId,
+    ids::{ClusterId, UnixMillis},
     raft::{ProposeError, Refusal},
     ring::{Applied, Command},
 };
@@ -88,7 +88,7 @@ impl Cluster for Services {
         wire::check_version(request.version)?;
         let own = self.check_cluster(&request.cluster_id)?;
         let command: Command = wire::decode(&request.command)?;
-        self.answer(own, Question::Propose(command), request.forward).await
+        self.answer(own, Question::Propose { command, force: request.force }, request.forward).await
     }
 
     type WatchRingStream = Updates;
@@ -135,6 +135,8 @@ impl Cluster for Services {
                 ready: request.ready,
                 head_series: request.head_series,
                 head_series_max: request.head_series_max,
+                uploaded_through: request.uploaded_through_ms.map(UnixMillis),
+                drained: request.drained,
             },
             address: request.address,
             version: request.program_version,

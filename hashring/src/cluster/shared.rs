@@ -11,13 +11,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{JoinAsk, admit},
+    admission::{JoinAsk, NewName, admit, name_of_newcomer},
     channels::Channels,
     config::ClusterConfig,
     identity::{IdentityError, Membership, NodeIdentity},
     leader_client::ProposeFailed,
     machine::{Outcome, RingMachine},
     node::ClusterFailure,
+    node_steps::{Facts, NodeStep, node_step},
+    objections::objection,
     publisher::Publisher,
     soft::{Cloned, ProcessId, Report, SoftState, SoftTable},
     status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
@@ -26,7 +28,7 @@ use super::{
 use crate::{
     ids::{NodeNumber, Uid, UnixMillis},
     raft::{Identity, Peer, ProposeError, RaftNode, StartError as RaftStartError},
-    ring::{Command, NodeRegistration},
+    ring::{Command, Node, NodeRegistration, NodeState, Rejected},
 };
 
 /// So many others may watch the ring at one node: far more than a cluster has nodes for each voter.
@@ -50,6 +52,8 @@ pub struct Shared {
     pub channels: Arc<Channels>,
     pub soft: Mutex<SoftTable>,
     pub report: Mutex<Report>,
+    /// What this node knows of the others, as long as it leads.
+    pub facts: Mutex<Option<Arc<Facts>>>,
     /// Where the leader was last found.
     pub leader: Mutex<Option<String>>,
     /// Why the cluster last refused to register the node, as long as it does.
@@ -130,15 +134,57 @@ impl Shared {
 
     /// Registers a node that may join, if this node leads.
     pub async fn register_here(&self, ask: &JoinAsk) -> Result<Outcome, NotLed> {
-        let machine = self.raft.get().filter(|raft| raft.status().is_leader);
-        let machine = machine.map(|raft| Arc::clone(&raft.watch().borrow().machine));
-        let Some(machine) = machine else { return Err(NotLed::Elsewhere(self.leader_hint())) };
+        let machine = self.led_machine()?;
         let uid = ask.registration.uid;
         self.soft.lock().check(uid, ask.process).map_err(NotLed::Cloned)?;
-        match admit(&machine.state, &self.config.policies, ask, now()) {
-            Ok(registration) => self.propose_here(&Command::RegisterNode(registration)).await,
-            Err(rejected) => Ok(Err(rejected)),
+        let registration = match admit(&machine.state, &self.config.policies, ask, now()) {
+            Ok(registration) => registration,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        let facts = self.known_facts();
+        match name_of_newcomer(&machine.state, uid, &registration.name, &facts, &self.config.timers) {
+            NewName::Free => self.propose_here(&Command::RegisterNode(registration)).await,
+            NewName::Replaces(old) => {
+                let registration = NodeRegistration { replaces: Some(old), ..registration };
+                self.propose_here(&Command::RegisterNode(registration)).await
+            }
+            NewName::Taken(other) => Ok(Err(Rejected::NameTaken(other))),
+            NewName::AfterLeaving(other) => {
+                let (from, to) = (NodeState::Joining, NodeState::Left);
+                let reason = "another node of its name joins, and it is silent".to_owned();
+                let leave = Command::SetNodeState { uid: other, from, to, reason };
+                // The newcomer asks again, and then there is one less of its name.
+                Ok(self.propose_here(&leave).await?.and(Err(Rejected::NameTaken(other))))
+            }
         }
+    }
+
+    /// Has a command applied that somebody asks for, if this node leads.
+    pub async fn propose_for(&self, command: &Command, force: bool) -> Result<Outcome, NotLed> {
+        let machine = self.led_machine()?;
+        let facts = self.known_facts();
+        let config = &self.config;
+        let objection = (!force).then(|| objection(&machine.state, command, &facts, config)).flatten();
+        match (objection, command) {
+            (Some(why), _) => Err(NotLed::Refused(why)),
+            (None, Command::ReplaceNode { dead, new, force, at: None }) => {
+                let (dead, new, force) = (*dead, *new, *force);
+                self.propose_here(&Command::ReplaceNode { dead, new, force, at: Some(now()) }).await
+            }
+            (None, command) => self.propose_here(command).await,
+        }
+    }
+
+    /// What this node knows of the others; nothing, as long as it does not lead.
+    pub fn known_facts(&self) -> Arc<Facts> {
+        self.facts.lock().clone().unwrap_or_default()
+    }
+
+    /// The ring as this node has applied it, if it leads.
+    fn led_machine(&self) -> Result<Arc<RingMachine>, NotLed> {
+        let raft = self.raft.get().filter(|raft| raft.status().is_leader);
+        let machine = raft.map(|raft| Arc::clone(&raft.watch().borrow().machine));
+        machine.ok_or_else(|| NotLed::Elsewhere(self.leader_hint()))
     }
 
     /// Has a command applied, if this node leads.
@@ -258,6 +304,14 @@ impl Shared {
             }
         }
         let reports = self.reports();
+        let facts = self.facts.lock().clone().filter(|_| self.is_leader());
+        let waiting = |node: &Node| {
+            let facts = facts.as_ref()?;
+            match node_step(state, node, facts, &self.config.timers, &self.config.policies) {
+                NodeStep::Wait(what) => Some(what),
+                NodeStep::Stay | NodeStep::Propose(_) => None,
+            }
+        };
         let mut nodes: Vec<NodeStatus> = state
             .nodes()
             .map(|node| NodeStatus {
@@ -271,6 +325,7 @@ impl Shared {
                 addresses: node.addresses.clone(),
                 version: node.version.clone(),
                 slots: slots.get(&node.number).copied().unwrap_or_default(),
+                waiting: waiting(node),
                 report: reports(node.uid),
             })
             .collect();
@@ -313,6 +368,8 @@ impl Shared {
                 ready: state.report.ready,
                 head_series: state.report.head_series,
                 head_series_max: state.report.head_series_max,
+                uploaded_through: state.report.uploaded_through,
+                drained: state.report.drained,
                 ms_ago: millis(state.at.elapsed()),
             })
         }

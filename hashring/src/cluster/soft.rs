@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ids::Uid;
+use crate::ids::{Uid, UnixMillis};
 
 /// What a node says about itself, again and again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub struct Report {
     pub head_series: u64,
     /// How many it may have; 0 for any number.
     pub head_series_max: u64,
+    /// Every sample older than this that the node holds is in the bucket; none if it cannot say.
+    pub uploaded_through: Option<UnixMillis>,
+    /// It owns no slots, has cut and uploaded all that it held, and checked each object.
+    pub drained: bool,
 }
 
 impl Report {
@@ -101,6 +105,11 @@ impl SoftTable {
         self.0.get(&uid)
     }
 
+    /// The last reports of all nodes.
+    pub fn iter(&self) -> impl Iterator<Item = (Uid, &SoftState)> {
+        self.0.iter().map(|(&uid, state)| (uid, state))
+    }
+
     /// True if a node said within this time that nothing should be moved. Silence says nothing.
     pub fn is_held_back(&self, now: Instant, within: Duration) -> bool {
         let is_recent = |state: &&SoftState| now.saturating_duration_since(state.at) <= within;
@@ -118,7 +127,7 @@ mod tests {
     use super::*;
 
     fn state(boot: u64, ready: bool, head_series: u64, at: Instant) -> SoftState {
-        let report = Report { ready, head_series, head_series_max: 100 };
+        let report = Report { ready, head_series, head_series_max: 100, ..Report::default() };
         SoftState {
             process: ProcessId { boot, nonce: 7 },
             report,
@@ -142,7 +151,7 @@ mod tests {
         check(false, 0, 0, true);
         check(false, 0, 15, true);
         check(false, 0, 16, false);
-        let unlimited = Report { ready: true, head_series: u64::MAX, head_series_max: 0 };
+        let unlimited = Report { ready: true, head_series: u64::MAX, ..Report::default() };
         assert!(!unlimited.holds_moves_back());
     }
 

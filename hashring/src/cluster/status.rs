@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{ClusterId, Digest, NodeNumber, NodesVersion, RingEpoch, Uid},
+    ids::{ClusterId, Digest, NodeNumber, NodesVersion, RingEpoch, Uid, UnixMillis},
     ring::{Addresses, NodeState},
 };
 
@@ -76,6 +76,8 @@ pub struct NodeStatus {
     pub version: String,
     /// In how many rows of tables it is.
     pub slots: u32,
+    /// What it waits for, for people; only the leader knows.
+    pub waiting: Option<String>,
     /// What it last said about itself; only the leader knows.
     pub report: Option<ReportStatus>,
 }
@@ -91,6 +93,10 @@ pub struct ReportStatus {
     pub head_series: u64,
     /// How many it may have; 0 for any number.
     pub head_series_max: u64,
+    /// Every sample older than this that it holds is in the bucket; none if it cannot say.
+    pub uploaded_through: Option<UnixMillis>,
+    /// It has cut and uploaded all that it held.
+    pub drained: bool,
     /// Milliseconds since it said so.
     pub ms_ago: u64,
 }

@@ -143,7 +143,7 @@ fn writes_of_epochs_before_a_node_went_are_refused() {
     let new = registration(7);
     state.apply(&Command::RegisterNode(new)).expect("the node is new");
     state
-        .apply(&Command::ReplaceNode { dead: Uid(4), new: Uid(7), force: false })
+        .apply(&Command::ReplaceNode { dead: Uid(4), new: Uid(7), force: false, at: None })
         .expect("both are in zone a");
     let judge =
         |state: &RingState, batch| Fence::new(state, OWN, false).expect("it is founded").judge(&batch);

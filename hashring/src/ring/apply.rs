@@ -49,7 +49,14 @@ impl RingState {
                 self.set_node_state(*uid, *from, *to)
             }
             Command::ApplyPlan(plan) => self.apply_plan(&cluster, plan),
-            Command::ReplaceNode { dead, new, force } => self.replace_node(&cluster, *dead, *new, *force),
+            Command::ReplaceNode { dead, new, force, at } => {
+                self.replace_node(&cluster, *dead, *new, *force, *at)
+            }
+            Command::ForgetNode { uid, reason } => {
+                check_length(Field::Reason, reason, REASON_BYTES_MAX)?;
+                self.forget_node(*uid)
+            }
+            Command::CloseTakeOver { uid, at } => self.close_take_over(*uid, *at),
             Command::SetTenant { tenant, pool, slots, limits } => {
                 self.set_tenant(&cluster, tenant, pool, slots, limits)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Addresses, Applied, Cluster, Field, MappingChange, Node, NodeRegistration, NodeState, NodeUpdate,
-    Rejected, RingState, TokenFault, Tombstone,
+    Rejected, RingState, TakeOver, TokenFault, Tombstone,
     apply::{NAME_BYTES_MAX, check_length, check_name},
 };
 use crate::{
@@ -60,6 +60,8 @@ impl RingState {
             state: NodeState::Joining,
             since,
             no_slots_since: RingEpoch(0),
+            took_over: None,
+            forgotten: false,
         };
         self.nodes.insert(uid, node);
         Ok(Applied::Node { number: NodeNumber(number), raft_id: uid.raft_id() })
@@ -155,6 +157,7 @@ impl RingState {
         dead: Uid,
         new: Uid,
         force: bool,
+        at: Option<UnixMillis>,
     ) -> Result<Applied, Rejected> {
         if self.tombstones.get(&dead).is_some_and(|tombstone| tombstone.successor == Some(new)) {
             return Ok(Applied::Unchanged);
@@ -179,6 +182,12 @@ impl RingState {
         {
             return Err(Rejected::NameTaken(other));
         }
+        if let Some(other) = self.take_over_near(dead)
+            && !force
+        {
+            return Err(Rejected::ReplacedLately(other.uid));
+        }
+        let took_over = at.and_then(|at| self.take_over(old, at));
         let (old_number, no_slots_since) = (old.number, old.no_slots_since);
         let (applied, min_write_epoch) = match self.inheritance(dead, new) {
             Some(change) => (self.change_mapping(cluster, change)?, self.epoch()),
@@ -189,13 +198,82 @@ impl RingState {
         self.nodes.remove(&dead);
         let tombstone = Tombstone { number: old_number, state: NodeState::Lost, successor: Some(new) };
         self.tombstones.insert(dead, tombstone);
-        if let Some(node) = self.nodes.get_mut(&new)
-            && node.state != NodeState::Active
-        {
-            node.state = NodeState::Active;
-            node.since = since;
+        if let Some(node) = self.nodes.get_mut(&new) {
+            node.took_over = took_over;
+            if node.state != NodeState::Active {
+                node.state = NodeState::Active;
+                node.since = since;
+            }
         }
         Ok(applied)
+    }
+
+    pub(super) fn forget_node(&mut self, uid: Uid) -> Result<Applied, Rejected> {
+        let Some(node) = self.nodes.get(&uid) else {
+            let is_gone = self.tombstones.contains_key(&uid);
+            return if is_gone { Ok(Applied::Unchanged) } else { Err(Rejected::UnknownNode(uid)) };
+        };
+        let was_forgotten = node.forgotten;
+        let (state, goes) = (
+            node.state,
+            match node.state {
+                NodeState::Joining | NodeState::Drained => NodeState::Left,
+                _ => NodeState::Lost,
+            },
+        );
+        if state != NodeState::Lost {
+            self.set_node_state(uid, state, goes)?;
+        }
+        // It is listed only as long as it holds slots.
+        if let Some(node) = self.nodes.get_mut(&uid) {
+            node.forgotten = true;
+            if state == NodeState::Lost && !was_forgotten {
+                self.nodes_changed();
+            }
+        }
+        Ok(if was_forgotten { Applied::Unchanged } else { Applied::Done })
+    }
+
+    pub(super) fn close_take_over(&mut self, uid: Uid, at: UnixMillis) -> Result<Applied, Rejected> {
+        self.live_node(uid)?;
+        let node =
+            self.nodes.get_mut(&uid).filter(|node| node.took_over.as_ref().is_some_and(|it| it.at == at));
+        let Some(node) = node else { return Ok(Applied::Unchanged) };
+        node.took_over = None;
+        self.nodes_changed();
+        Ok(Applied::Done)
+    }
+
+    /// A node that took over from another lately, if the loss of this one may then be one too many: they
+    /// share slots, or are the same, or this one holds what is left of the other's data.
+    pub fn take_over_near(&self, uid: Uid) -> Option<&Node> {
+        let recent: Vec<&Node> = self.nodes.values().filter(|node| node.took_over.is_some()).collect();
+        if recent.is_empty() {
+            return None;
+        }
+        let co_owners = self.nodes.get(&uid).map(|node| self.co_owners(node)).unwrap_or_default();
+        recent.into_iter().find(|other| {
+            let waits_for = other.took_over.iter().any(|it| it.waits_for.contains(&uid));
+            other.uid == uid || waits_for || co_owners.contains(&other.uid)
+        })
+    }
+
+    /// Who shares any slot with a node.
+    fn co_owners(&self, node: &Node) -> BTreeSet<Uid> {
+        let tables = self.mapping.pools.values().map(|pool| &pool.table);
+        let rows = tables.flat_map(|table| table.rows()).filter(|(_, owners)| owners.contains(&node.number));
+        let numbers: BTreeSet<NodeNumber> = rows.flat_map(|(_, owners)| owners).copied().collect();
+        let others = self.nodes.values().filter(|other| numbers.contains(&other.number));
+        others.filter(|other| other.uid != node.uid).map(|other| other.uid).collect()
+    }
+
+    /// What is remembered when the slots of a node go to another; none if nobody else has its data.
+    fn take_over(&self, old: &Node, at: UnixMillis) -> Option<TakeOver> {
+        let mut waits_for = self.co_owners(old);
+        if let Some(earlier) = &old.took_over {
+            waits_for.extend(earlier.waits_for.iter().filter(|uid| **uid != old.uid));
+        }
+        (!waits_for.is_empty()).then_some(TakeOver { at, waits_for })
     }
 
     /// The change that gives every cell of one node to another; none if it has no cell.

@@ -39,8 +39,27 @@ pub enum Command {
         dead: Uid,
         /// Who takes over: Joining or Active, of the same pool, without any slot.
         new: Uid,
-        /// Whether it may be of another zone.
+        /// Whether it may be of another zone, and though a node that shares slots with the dead one took
+        /// over from another lately.
         force: bool,
+        /// When, by the clock of the leader, which fills it in.
+        #[serde(default)]
+        at: Option<UnixMillis>,
+    },
+    /// Forgets that a node took over from another: what the others held then is uploaded.
+    CloseTakeOver {
+        /// Which node.
+        uid: Uid,
+        /// When it took over, or else the command is about another time.
+        at: UnixMillis,
+    },
+    /// Gives a node up. One without slots is gone at once; the slots of another may be moved away from then
+    /// on, though it is lost.
+    ForgetNode {
+        /// Which node.
+        uid: Uid,
+        /// Why, for the log.
+        reason: String,
     },
     /// Sets what is special about a tenant.
     SetTenant {

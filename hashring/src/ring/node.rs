@@ -1,9 +1,11 @@
 //! Nodes and their states.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Addresses;
-use crate::ids::{FeatureLevel, NodeNumber, NodesVersion, PoolName, RingEpoch, Uid, Weight};
+use crate::ids::{FeatureLevel, NodeNumber, NodesVersion, PoolName, RingEpoch, Uid, UnixMillis, Weight};
 
 /// Where a node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,6 +74,22 @@ pub struct Node {
     /// The first epoch without any slot of its own, after it had some; 0 if it never had any. Means
     /// nothing while it holds slots.
     pub no_slots_since: RingEpoch,
+    /// That it took over the slots of another one whose data is gone, until all others have uploaded
+    /// what they held then.
+    #[serde(default)]
+    pub took_over: Option<TakeOver>,
+    /// It is lost, and somebody decided that nobody comes in its place: its slots may be moved.
+    #[serde(default)]
+    pub forgotten: bool,
+}
+
+/// That a node has the slots of another without its data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeOver {
+    /// When, by the clock of the leader.
+    pub at: UnixMillis,
+    /// Who shared slots with the one that is gone: what they hold from before is all there is of it.
+    pub waits_for: BTreeSet<Uid>,
 }
 
 /// What is left of a node that is gone.

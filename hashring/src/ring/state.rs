@@ -163,6 +163,13 @@ impl RingState {
         self.mapping.pools.values().any(|pool| pool.table.holds_any(number))
     }
 
+    /// In how many rows of tables a node is.
+    pub fn slots_held(&self, number: NodeNumber) -> u32 {
+        let cells = self.mapping.pools.values().flat_map(|pool| pool.table.cells());
+        // There are fewer cells than that.
+        cells.filter(|owner| **owner == number).count() as u32
+    }
+
     /// The limits that are set for tenants.
     pub fn tenant_limits(&self) -> &BTreeMap<TenantName, String> {
         &self.tenant_limits

@@ -102,7 +102,7 @@ impl TestNode {
 
     async fn start_on(&mut self, listener: TcpListener) {
         let node = ClusterNode::start(self.config.clone()).await.unwrap();
-        node.report(Report { ready: true, head_series: 1, head_series_max: 100 });
+        node.report(Report { ready: true, head_series: 1, head_series_max: 100, ..Report::default() });
         let server = tokio::spawn({
             let node = node.clone();
             async move { node.serve(listener).await.unwrap() }
@@ -115,6 +115,10 @@ impl TestNode {
             soon("the node stops", node.shutdown()).await;
             soon("its server stops", server).await.unwrap();
         }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     pub fn node(&self) -> &ClusterNode {

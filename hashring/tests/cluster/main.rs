@@ -4,4 +4,6 @@ mod changes;
 mod forming;
 mod harness;
 mod joining;
+mod leaving;
+mod replacing;
 mod strangers;

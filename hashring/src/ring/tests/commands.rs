@@ -226,7 +226,7 @@ fn a_lost_node_keeps_its_slots_until_they_are_moved() {
 
 #[test]
 fn a_dead_node_is_replaced() {
-    let replace = |dead, new, force| Command::ReplaceNode { dead: Uid(dead), new: Uid(new), force };
+    let replace = |dead, new, force| Command::ReplaceNode { dead: Uid(dead), new: Uid(new), force, at: None };
     let mut state = cluster_of(6);
     let slots_of = |state: &RingState, number| {
         let table = &state.mapping().pools[&PoolName::from("default")].table;
@@ -469,4 +469,88 @@ fn the_feature_level_follows_the_least_of_all_nodes() {
     check(&mut state, &Command::RegisterNode(registration(4)), Err(Rejected::FeatureLevel));
     let back = NodeUpdate { features: Some(FeatureLevel(1)), ..update(1) };
     check(&mut state, &Command::UpdateNode(back), Err(Rejected::FeatureLevel));
+}
+
+#[test]
+fn a_node_that_took_over_is_remembered_until_the_others_have_uploaded() {
+    let mut state = cluster_of(6);
+    let newcomer = |state: &mut RingState, uid: u128, old: u128| {
+        let zone = state.node(Uid(old)).expect("it is there").zone.clone();
+        let new = NodeRegistration { zone, ..registration(uid) };
+        state.apply(&Command::RegisterNode(new)).expect("the node is new");
+    };
+    let replace = |dead, new, force, at| Command::ReplaceNode {
+        dead: Uid(dead),
+        new: Uid(new),
+        force,
+        at: Some(UnixMillis(at)),
+    };
+    let waits_for = |state: &RingState, uid| {
+        let took_over = state.node(Uid(uid)).and_then(|node| node.took_over.as_ref());
+        took_over.map(|it| (it.at.0, it.waits_for.iter().map(|uid| uid.0).collect::<Vec<_>>()))
+    };
+    newcomer(&mut state, 7, 4);
+    check_raises(&mut state, &replace(4, 7, false, 10));
+    assert_eq!(waits_for(&state, 7), Some((10, vec![5, 6])));
+    // The same node again, one of its group, and one of another group.
+    newcomer(&mut state, 8, 7);
+    newcomer(&mut state, 9, 5);
+    newcomer(&mut state, 10, 1);
+    check(&mut state, &replace(7, 8, false, 20), Err(Rejected::ReplacedLately(Uid(7))));
+    check(&mut state, &replace(5, 9, false, 20), Err(Rejected::ReplacedLately(Uid(7))));
+    check_raises(&mut state, &replace(1, 10, false, 20));
+    assert_eq!(waits_for(&state, 10), Some((20, vec![2, 3])));
+    // One without slots leaves nothing to be uploaded.
+    newcomer(&mut state, 11, 6);
+    newcomer(&mut state, 12, 11);
+    check(&mut state, &replace(11, 12, false, 30), Ok(Applied::Done));
+    assert_eq!(waits_for(&state, 12), None);
+    // Who replaces one that took over itself waits for all that either waited for.
+    check_raises(&mut state, &replace(7, 8, true, 40));
+    assert_eq!(waits_for(&state, 8), Some((40, vec![5, 6])));
+
+    let close = |uid, at| Command::CloseTakeOver { uid: Uid(uid), at: UnixMillis(at) };
+    check(&mut state, &close(8, 10), Ok(Applied::Unchanged));
+    check(&mut state, &close(7, 10), Err(Rejected::Gone(Uid(7))));
+    check(&mut state, &close(99, 10), Err(Rejected::UnknownNode(Uid(99))));
+    check(&mut state, &close(8, 40), Ok(Applied::Done));
+    check(&mut state, &close(8, 40), Ok(Applied::Unchanged));
+    check_raises(&mut state, &replace(5, 9, false, 50));
+}
+
+#[test]
+fn a_node_is_given_up() {
+    use NodeState::{Active, Drained, Draining, Joining, Left, Lost};
+    let forget = |uid| Command::ForgetNode { uid: Uid(uid), reason: "test".to_owned() };
+    let mut state = cluster_of(6);
+    check(&mut state, &forget(9), Err(Rejected::UnknownNode(Uid(9))));
+    let endless = Command::ForgetNode { uid: Uid(1), reason: "x".repeat(1025) };
+    check(&mut state, &endless, Err(Rejected::BadText(Field::Reason)));
+    // Without slots it is gone at once.
+    let idle = [(7, vec![], Left), (8, vec![Active, Draining, Drained], Left), (9, vec![Active], Lost)];
+    for (uid, way, expected) in idle {
+        state.apply(&Command::RegisterNode(registration(uid))).expect("the node is new");
+        let mut at = Joining;
+        for to in way {
+            state.apply(&set_state(uid, at, to)).expect("the way is legal");
+            at = to;
+        }
+        check(&mut state, &forget(uid), Ok(Applied::Done));
+        assert_eq!(state.node(Uid(uid)), None);
+        assert_eq!(state.tombstone(Uid(uid)).map(|tombstone| tombstone.state), Some(expected));
+        check(&mut state, &forget(uid), Ok(Applied::Unchanged));
+    }
+    // With slots it is lost until they are moved.
+    let is_forgotten = |state: &RingState, uid| state.node(Uid(uid)).map(|node| (node.state, node.forgotten));
+    check(&mut state, &set_state(4, Active, Lost), Ok(Applied::Done));
+    assert_eq!(is_forgotten(&state, 4), Some((Lost, false)));
+    let version = state.nodes_version();
+    check(&mut state, &forget(4), Ok(Applied::Done));
+    assert_eq!(state.nodes_version(), NodesVersion(version.0 + 1));
+    check(&mut state, &forget(4), Ok(Applied::Unchanged));
+    check(&mut state, &forget(5), Ok(Applied::Done));
+    assert_eq!((is_forgotten(&state, 4), is_forgotten(&state, 5)), (Some((Lost, true)), Some((Lost, true))));
+    settle(&mut state, 10_000);
+    assert_eq!((state.node(Uid(4)), state.node(Uid(5))), (None, None));
+    assert_eq!(state.min_write_epoch(), state.epoch());
 }

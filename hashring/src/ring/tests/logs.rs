@@ -41,7 +41,7 @@ pub(crate) fn golden_log() -> Vec<Command> {
     let second = plan(&state, vec![swap], 2);
     push(&mut state, second);
     push(&mut state, Command::RegisterNode(NodeRegistration { replaces: Some(Uid(6)), ..registration(9) }));
-    push(&mut state, Command::ReplaceNode { dead: Uid(6), new: Uid(9), force: false });
+    push(&mut state, Command::ReplaceNode { dead: Uid(6), new: Uid(9), force: false, at: None });
     let matchers = vec![TenantMatcher::Exact("a".to_owned()), TenantMatcher::Glob("b*".to_owned())];
     push(&mut state, Command::SetPool { name: PoolName::from("big"), matchers });
     push(&mut state, Command::SetPool { name: PoolName::from("small"), matchers: Vec::new() });
@@ -199,6 +199,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         dead: Uid(dead),
         new: Uid(new),
         force,
+        at: force.then_some(UnixMillis(5)),
     });
     let set_tenant =
         (tenant(), proptest::option::of(pool()), 0..300_u32).prop_map(|(tenant, pool, slots)| {

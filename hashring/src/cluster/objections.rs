@@ -1,0 +1,143 @@
+//! What a leader does not do for whoever asks, though the ring would allow it, unless it is forced.
+
+use std::time::Duration;
+
+use super::{
+    config::{ClusterConfig, ClusterTimers},
+    node_steps::Facts,
+};
+use crate::{
+    ids::Uid,
+    planner::Member,
+    ring::{Command, Node, NodeState, RingState},
+    spread::SpreadRule,
+};
+
+/// A node is heard of again within so many heartbeats, or what it said last counts no more.
+pub const HEARTBEATS_COUNTED: u32 = 3;
+
+/// How long ago a node was heard of, if that is so short that it lives.
+pub fn lives(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<Duration> {
+    facts.heard.get(&uid).copied().filter(|ago| *ago <= timers.heartbeat * HEARTBEATS_COUNTED)
+}
+
+/// What speaks against a command, in words.
+pub fn objection(
+    state: &RingState,
+    command: &Command,
+    facts: &Facts,
+    config: &ClusterConfig,
+) -> Option<String> {
+    match command {
+        Command::ReplaceNode { dead, force: false, .. } => {
+            let node = state.node(*dead)?;
+            let ago = lives(facts, *dead, &config.timers)?;
+            Some(format!(
+                "node {} was heard of {ago:.0?} ago: stop it before it is replaced for good, or force it",
+                node.name
+            ))
+        }
+        Command::SetNodeState { uid, from: NodeState::Active, to: NodeState::Draining, .. } => {
+            let node = state.node(*uid)?;
+            let why = cannot_do_without(state, node)?;
+            Some(format!("node {} cannot be drained: {why}", node.name))
+        }
+        Command::ForgetNode { uid, .. } => {
+            let node = state.node(*uid)?;
+            if let Some(ago) = lives(facts, *uid, &config.timers) {
+                return Some(format!(
+                    "node {} was heard of {ago:.0?} ago: drain it, or stop it before it is given up",
+                    node.name
+                ));
+            }
+            if let Some(other) = state.take_over_near(*uid) {
+                return Some(format!(
+                    "node {} shares slots with {}, which took over from a node whose data is not uploaded yet: what only this one has would be lost",
+                    node.name, other.name
+                ));
+            }
+            let why = cannot_do_without(state, node)?;
+            Some(format!("node {} cannot be given up, but replaced: {why}", node.name))
+        }
+        _ => None,
+    }
+}
+
+/// Why the others cannot own the slots of a node too; none if they can, or it has none.
+fn cannot_do_without(state: &RingState, node: &Node) -> Option<String> {
+    if !state.holds_slots(node.number) {
+        return None;
+    }
+    let replicas = state.mapping().pools.get(&node.pool)?.table.replicas()?;
+    let members = state.members(&node.pool);
+    let rule = |members: &mut dyn Iterator<Item = &Member>| {
+        SpreadRule::new(members.map(|member| (member.number, member.zone.as_str())), replicas)
+    };
+    let mut others = members.iter().filter(|member| member.number != node.number);
+    let Some(after) = rule(&mut others) else {
+        let left = members.iter().filter(|member| member.number != node.number).count();
+        return Some(format!(
+            "{left} nodes would be left in pool {}, and each slot is owned by {}",
+            node.pool,
+            replicas.get()
+        ));
+    };
+    let before = rule(&mut members.iter())?;
+    (after.domain_nodes_max() > before.domain_nodes_max()).then(|| {
+        let most = after.domain_nodes_max();
+        format!("{most} of {} copies of a series would be in one zone", replicas.get())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::UnixMillis;
+    use crate::ring::tests::{cluster_of, registration, set_state};
+
+    #[test]
+    fn what_speaks_against_commands() {
+        let config = crate::cluster::config::tests::config();
+        let drain = |uid| set_state(uid, NodeState::Active, NodeState::Draining);
+        let forget = |uid| Command::ForgetNode { uid: Uid(uid), reason: String::new() };
+        let check = |state: &RingState, command: &Command, seconds: u64, expected: &str| {
+            let heard = state.nodes().map(|node| (node.uid, Duration::from_secs(seconds))).collect();
+            let facts = Facts { heard, ..Facts::default() };
+            let found = objection(state, command, &facts, &config).unwrap_or_default();
+            assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found}");
+        };
+        let three = cluster_of(3);
+        check(
+            &three,
+            &drain(2),
+            0,
+            "cannot be drained: 2 nodes would be left in pool default, and each slot",
+        );
+        check(&three, &forget(2), 15, "was heard of 15s ago: drain it");
+        check(&three, &forget(2), 16, "cannot be given up, but replaced: 2 nodes would be left");
+        // Zones a, b, c, a: without node 2 there is no zone b.
+        let four = cluster_of(4);
+        check(&four, &drain(2), 0, "2 of 3 copies of a series would be in one zone");
+        check(&four, &drain(1), 0, "");
+        check(&four, &forget(1), 16, "");
+        check(&four, &set_state(2, NodeState::Draining, NodeState::Active), 0, "");
+        // Of a node that drains already nothing is left to take over.
+        let mut drains = cluster_of(6);
+        drains.apply(&drain(1)).expect("it is Active");
+        check(&drains, &drain(4), 0, "2 of 3 copies");
+        check(&drains, &drain(5), 0, "");
+
+        let mut idle = three.clone();
+        idle.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
+        check(&idle, &forget(4), 16, "");
+        let replace = |force| Command::ReplaceNode { dead: Uid(1), new: Uid(4), force, at: None };
+        check(&idle, &replace(false), 15, "was heard of 15s ago: stop it before");
+        check(&idle, &replace(false), 16, "");
+        check(&idle, &replace(true), 0, "");
+        let replaced =
+            Command::ReplaceNode { dead: Uid(1), new: Uid(4), force: false, at: Some(UnixMillis(1)) };
+        let mut recent = idle;
+        recent.apply(&replaced).expect("they are alike");
+        check(&recent, &forget(2), 16, "what only this one has would be lost");
+    }
+}

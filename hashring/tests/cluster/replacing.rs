@@ -1,0 +1,178 @@
+//! A node whose disk is gone, and the new one in its place.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use weir_hashring::{
+    cluster::{ClusterConfig, ClusterFailure, ReplacePolicy, Report, RingRecord},
+    ids::{NodeNumber, Slot, Uid, UnixMillis},
+    ring::{Applied, Command, NodeState, RingState},
+};
+
+use crate::harness::{Place, TestNode, config, found, soon, table};
+
+fn slots_of(state: &RingState, uid: Uid) -> Vec<(Slot, usize)> {
+    let number = state.node(uid).map_or(NodeNumber(0), |node| node.number);
+    let place = |owners: &[NodeNumber]| owners.iter().position(|owner| *owner == number);
+    table(state).rows().filter_map(|(slot, owners)| Some((slot, place(owners)?))).collect()
+}
+
+/// Starts a node with an empty disk in the place of another.
+async fn in_place_of(dir: &Path, node: &TestNode, peer: &TestNode) -> TestNode {
+    let place = Place::bind().await;
+    let zone = &node.config.zone;
+    let path = dir.join(format!("{}-again", node.config.name));
+    let mut config = config(path, &node.config.name, zone, &place.name());
+    config.peers = vec![peer.config.addresses.cluster.clone()];
+    config.policies = node.config.policies.clone();
+    TestNode::start(config, place).await
+}
+
+/// Six nodes in three zones, so that there are two replica groups; the first three are voters.
+async fn two_groups(dir: &Path, change: impl Fn(&mut ClusterConfig)) -> Vec<TestNode> {
+    let soon_silent = |config: &mut ClusterConfig| {
+        config.timers.replace_grace = Duration::from_millis(1500);
+        change(config);
+    };
+    let mut nodes = found(dir, 3, soon_silent).await;
+    for number in 3..6 {
+        let place = Place::bind().await;
+        let name = format!("node-{number}");
+        let mut config = config(dir.join(&name), &name, &format!("zone-{}", number % 3), &place.name());
+        config.peers = vec![nodes[0].config.addresses.cluster.clone()];
+        nodes.push(TestNode::start(config, place).await);
+    }
+    let is_balanced = |state: &RingState| {
+        let slots = table(state).slots_of_nodes();
+        slots.len() == 6 && slots.values().all(|slots| *slots == 2048)
+    };
+    for node in &nodes {
+        node.ring("all have slots", is_balanced).await;
+    }
+    nodes
+}
+
+async fn has_replaced(node: &TestNode, old: Uid, new: Uid) -> Arc<RingRecord> {
+    let is_replaced = |state: &RingState| {
+        let successor = state.tombstone(old).and_then(|tombstone| tombstone.successor);
+        successor == Some(new) && state.node(old).is_none()
+    };
+    node.ring("the node is replaced", is_replaced).await
+}
+
+/// Waits until the leader says this of a node that it waits with.
+async fn is_waited(nodes: &[&TestNode], uid: Uid, what: &str) {
+    let is_shown = async || loop {
+        let statuses = nodes.iter().map(|node| node.node().status());
+        let of_leader = statuses.flat_map(|status| status.nodes).filter(|node| node.uid == uid);
+        if of_leader.filter_map(|node| node.waiting).any(|waiting| waiting.contains(what)) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    };
+    soon(what, is_shown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_disk_takes_the_place_of_a_dead_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = two_groups(dir.path(), |_| ()).await;
+    let before = nodes[0].node().ring_state();
+    let old = nodes[3].node().uid();
+    let inherited = slots_of(&before, old);
+    nodes[3].stop().await;
+    let mut new = in_place_of(dir.path(), &nodes[3], &nodes[1]).await;
+    let uid = new.node().uid();
+    let after = has_replaced(&nodes[0], old, uid).await.state.clone();
+    // The same places, and nothing else has moved.
+    assert_eq!(slots_of(&after, uid), inherited);
+    assert_eq!(after.epoch().0, before.epoch().0 + 1);
+    let moved = table(&before).cells().iter().zip(table(&after).cells()).filter(|(a, b)| a != b).count();
+    assert_eq!(moved, inherited.len());
+    assert_eq!(after.min_write_epoch(), after.epoch());
+    assert_eq!(after.node(uid).map(|node| node.state), Some(NodeState::Active));
+    for node in nodes.iter().filter(|node| node.config.name != "node-3").chain([&new]) {
+        node.publishes((after.epoch(), after.digest())).await;
+    }
+    // The old disk never comes back.
+    nodes[3].start_again().await;
+    assert_eq!(soon("the old one fails", nodes[3].node().failed()).await, ClusterFailure::Gone);
+    nodes[3].stop().await;
+
+    // One that shares slots with it has to wait for what the others upload.
+    let co_owners: Vec<usize> = [4, 5]
+        .into_iter()
+        .filter(|number| {
+            let took_over = after.node(uid).and_then(|node| node.took_over.as_ref());
+            took_over.is_some_and(|it| it.waits_for.contains(&nodes[*number].node().uid()))
+        })
+        .collect();
+    let took_over = after.node(uid).and_then(|node| node.took_over.clone()).expect("others share its slots");
+    let dead = *co_owners.first().expect("nodes 4 and 5 share a group with it");
+    let second_old = nodes[dead].node().uid();
+    let report = |through: i64| Report {
+        ready: true,
+        head_series: 1,
+        head_series_max: 100,
+        uploaded_through: Some(UnixMillis(through)),
+        ..Report::default()
+    };
+    nodes[dead].node().report(report(took_over.at.0));
+    let says = |status: weir_hashring::cluster::ClusterStatus| {
+        let node = status.nodes.into_iter().find(|node| node.uid == second_old);
+        node.and_then(|node| node.report).is_some_and(|report| report.uploaded_through == Some(took_over.at))
+    };
+    let is_heard = async || {
+        while !nodes[..3].iter().any(|node| says(node.node().status())) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the leader hears of the upload", is_heard()).await;
+    nodes[dead].stop().await;
+    let mut second = in_place_of(dir.path(), &nodes[dead], &nodes[1]).await;
+    let voters: Vec<&TestNode> = nodes[..3].iter().collect();
+    is_waited(&voters, second.node().uid(), "took over from another lately").await;
+    for node in nodes.iter().filter(|node| took_over.waits_for.contains(&uid_of(node))) {
+        node.node().report(report(took_over.at.0 - 1));
+    }
+    is_waited(&voters, uid, "have not uploaded yet").await;
+    assert!(nodes[0].node().ring_state().node(second_old).is_some());
+    for node in nodes.iter().filter(|node| took_over.waits_for.contains(&uid_of(node))) {
+        node.node().report(report(took_over.at.0));
+    }
+    has_replaced(&nodes[0], second_old, second.node().uid()).await;
+    for node in nodes.iter_mut().chain([&mut new, &mut second]) {
+        node.stop().await;
+    }
+}
+
+/// The uid of a node, also of one that does not run.
+fn uid_of(node: &TestNode) -> Uid {
+    if node.is_running() { node.node().uid() } else { Uid(0) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_replaces_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let by_hand = |config: &mut ClusterConfig| config.policies.replace = ReplacePolicy::Manual;
+    let mut nodes = two_groups(dir.path(), by_hand).await;
+    let old = nodes[3].node().uid();
+    let alive = Command::ReplaceNode { dead: old, new: nodes[4].node().uid(), force: false, at: None };
+    let refused = soon("the leader answers", nodes[5].node().propose(alive)).await.unwrap_err();
+    assert!(refused.to_string().contains("stop it before it is replaced"), "{refused}");
+
+    nodes[3].stop().await;
+    let mut new = in_place_of(dir.path(), &nodes[3], &nodes[1]).await;
+    let uid = new.node().uid();
+    let voters: Vec<&TestNode> = nodes[..3].iter().collect();
+    is_waited(&voters, uid, "an operator has to let it").await;
+    let replace = Command::ReplaceNode { dead: old, new: uid, force: false, at: None };
+    let applied = soon("the leader answers", nodes[5].node().propose(replace)).await;
+    assert!(matches!(applied, Ok(Applied::Ring { .. })), "{applied:?}");
+    let after = has_replaced(&nodes[0], old, uid).await;
+    // The leader says when.
+    let took_over = after.state.node(uid).and_then(|node| node.took_over.as_ref());
+    assert!(took_over.is_some_and(|it| it.at.0 > 1_700_000_000_000), "{took_over:?}");
+    for node in nodes.iter_mut().chain([&mut new]) {
+        node.stop().await;
+    }
+}
