@@ -59,3 +59,4 @@ pub use publisher::ViewReceiver;
 pub use ring_file::RingRecord;
 pub use soft::Report;
 pub use status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus};
+pub use wire::{MESSAGE_BYTES_MAX, VERSION as MESSAGE_VERSION};
