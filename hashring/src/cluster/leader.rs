@@ -192,13 +192,20 @@ fn init(shared: &Shared) -> Option<InitCluster> {
 }
 
 /// A command for the log.
-fn summary(command: &Command) -> String {
+pub fn summary(command: &Command) -> String {
     match command {
         Command::InitCluster(_) => "found the ring".to_owned(),
         Command::ApplyPlan(plan) => {
             format!("{}: move {} cells of pool {}", plan.reason, plan.moves.len(), plan.pool)
         }
         Command::SetNodeState { uid, to, .. } => format!("node {uid} becomes {to:?}"),
+        Command::ReplaceNode { dead, new, force, at: _ } => {
+            format!("node {new} replaces {dead}{}", if *force { ", forced" } else { "" })
+        }
+        // What is known of its secret stays out of logs.
+        Command::AddToken { id, expires, uses, .. } => {
+            format!("add token {id}, {uses} uses until {} ms", expires.0)
+        }
         other => format!("{other:?}"),
     }
 }

@@ -1,10 +1,11 @@
 //! What a node answers on its address for the cluster.
 
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
+use tracing::info;
 use weir_proto::weir_cluster::{
     Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, NotLeader, ProposeRequest, RaftCall,
     RaftReply, RingUpdate, StatusRequest, StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome,
@@ -12,6 +13,7 @@ use weir_proto::weir_cluster::{
 };
 
 use super::{
+    leader::summary,
     leader_client::{ProposeFailed, Question},
     machine::Outcome,
     ring_file::RingRecord,
@@ -84,11 +86,19 @@ impl Cluster for Services {
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<Answer>, Status> {
+        let from = request.remote_addr();
         let request = request.into_inner();
         wire::check_version(request.version)?;
         let own = self.check_cluster(&request.cluster_id)?;
         let command: Command = wire::decode(&request.command)?;
-        self.answer(own, Question::Propose { command, force: request.force }, request.forward).await
+        // Nodes look for the leader themselves: who wants a command passed on is no node.
+        let audited = request.forward.then(|| summary(&command));
+        let question = Question::Propose { command, force: request.force };
+        let answer = self.answer(own, question, request.forward).await;
+        if let Some(command) = audited {
+            audit(from, &command, &answer);
+        }
+        answer
     }
 
     type WatchRingStream = Updates;
@@ -246,6 +256,21 @@ fn full_update(record: &RingRecord) -> RingUpdate {
 
 fn cloned(error: &Cloned) -> Status {
     Status::new(wire::CLONED, error.to_string())
+}
+
+/// Each change by an administrator leaves one line on the node that took it, whatever came of it.
+fn audit(from: Option<SocketAddr>, command: &str, answer: &Result<Response<Answer>, Status>) {
+    let from = from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
+    let outcome = match answer.as_ref().map(|answer| &answer.get_ref().outcome) {
+        Ok(Some(AnswerOutcome::Answer(answer))) => match wire::decode::<Outcome>(answer) {
+            Ok(Ok(applied)) => format!("{applied:?}"),
+            Ok(Err(rejected)) => format!("refused: {rejected}"),
+            Err(error) => error.to_string(),
+        },
+        Ok(_) => "not answered".to_owned(),
+        Err(status) => status.message().to_owned(),
+    };
+    info!(from, command, outcome, "a command of an administrator");
 }
 
 fn answered(answer: Vec<u8>) -> Response<Answer> {
