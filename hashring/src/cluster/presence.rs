@@ -34,19 +34,19 @@ pub fn presence(state: &RingState, own: &NodeRegistration) -> Presence {
     }
 }
 
-/// Only what a restart may change; pool, zone and name are for people to change.
+/// Only what a restart may change. Pool, zone and name are for people to change, and so is the weight:
+/// a node comes with one, and keeps to what the ring says later.
 fn changes(known: &Node, own: &NodeRegistration) -> Option<NodeUpdate> {
     let addresses = (known.addresses != own.addresses).then(|| own.addresses.clone());
     let version = (known.version != own.version).then(|| own.version.clone());
     let features = (known.features != own.features).then_some(own.features);
-    let weight = (known.weight != own.weight).then_some(own.weight);
-    let is_changed = addresses.is_some() || version.is_some() || features.is_some() || weight.is_some();
+    let is_changed = addresses.is_some() || version.is_some() || features.is_some();
     is_changed.then_some(NodeUpdate {
         uid: own.uid,
         addresses,
         version,
         features,
-        weight,
+        weight: None,
         pool: None,
         zone: None,
     })
@@ -150,7 +150,7 @@ mod tests {
         check(|own| own.addresses.grpc = "elsewhere:1".to_owned(), "Update");
         check(|own| own.version = "2.0.0".to_owned(), "Update");
         check(|own| own.features = FeatureLevel(2), "Update");
-        check(|own| own.weight = Weight::new(2).expect("2 is a weight"), "Update");
+        check(|own| own.weight = Weight::new(2).expect("2 is a weight"), "Known");
         check(|own| own.zone = "other".to_owned(), "Known");
 
         let mut state = cluster_of(4);
