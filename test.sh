@@ -23,10 +23,11 @@ confirm() {
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-# command:package of what the tests drive: a real Prometheus, vmagent, and what azurite runs on.
+# command:package of what the tests drive: a real Prometheus, vmagent, what azurite runs on, and what cuts
+# networks of their own.
 install_debian_packages() {
     local missing=() pair
-    for pair in prometheus:prometheus promtool:prometheus vmagent:victoria-metrics node:nodejs npm:npm \
+    for pair in prometheus:prometheus promtool:prometheus vmagent:victoria-metrics node:nodejs npm:npm ip:iproute2 iptables:iptables \
         cc:gcc; do
         command -v "${pair%%:*}" > /dev/null || missing+=("${pair##*:}")
     done

@@ -58,6 +58,8 @@ pub struct Fence {
     min_write_epoch: RingEpoch,
     /// True when a draining node has cut its head and takes nothing for it any more.
     closed: bool,
+    /// The node is not listed, or lost: it takes nothing, whatever the epoch.
+    gone: bool,
     /// The current epoch first, then those before it.
     epochs: Vec<OwnSlots>,
 }
@@ -113,9 +115,8 @@ impl Fence {
                 undo(&mut slots, number, &delta.change);
             }
         }
-        // One that is gone takes nothing, whatever the epoch.
-        let closed = closed || number.is_none();
-        Some(Self { cluster: cluster.id, uid, min_write_epoch: state.min_write_epoch(), closed, epochs })
+        let (min_write_epoch, gone) = (state.min_write_epoch(), number.is_none());
+        Some(Self { cluster: cluster.id, uid, min_write_epoch, closed, gone, epochs })
     }
 
     /// The epoch that the node knows.
@@ -126,6 +127,16 @@ impl Fence {
     /// The least epoch that others may write with.
     pub fn min_write_epoch(&self) -> RingEpoch {
         self.min_write_epoch
+    }
+
+    /// True if the node takes nothing any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Closes the node, or opens it again.
+    pub fn set_closed(&mut self, closed: bool) {
+        self.closed = closed;
     }
 
     /// Whether the node takes batches that were split by the ring of this epoch and digest, whatever
@@ -144,7 +155,7 @@ impl Fence {
         };
         if then.digest != digest {
             Verdict::DigestMismatch
-        } else if self.closed || epoch < self.min_write_epoch {
+        } else if self.closed || self.gone || epoch < self.min_write_epoch {
             Verdict::StaleRing { epoch: own }
         } else {
             Verdict::Accept

@@ -25,6 +25,7 @@
 
 mod cluster;
 pub mod data_dir;
+mod drain;
 mod error;
 pub mod limits;
 pub mod parts;

@@ -280,6 +280,25 @@ impl Db {
         cut
     }
 
+    /// Cuts the whole head into blocks, one for each range, the last one short. Nothing may be appended
+    /// meanwhile; afterwards only what is newer than all that was cut. Returns the names of the blocks.
+    pub fn cut_whole_head(&self) -> Result<Vec<Ulid>> {
+        let cut = self.shared.cut_whole_head();
+        if cut.is_err() {
+            self.shared.compactions_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        cut
+    }
+
+    /// Time of the oldest sample in the head or in a block for which `is_safe` says no.
+    pub fn oldest_unsafe(&self, is_safe: &dyn Fn(Ulid) -> bool) -> Option<i64> {
+        // First the head: what it loses meanwhile is in a block that is found afterwards.
+        let in_head = self.shared.head.time_range().map(|(min, _)| min);
+        let blocks = self.shared.blocks.read();
+        let in_blocks = blocks.iter().filter(|block| !is_safe(block.meta().ulid));
+        in_blocks.map(|block| block.meta().min_time).chain(in_head).min()
+    }
+
     /// Deletes blocks beyond retention for which `may_delete` says yes. Returns their names.
     pub fn apply_retention(&self, may_delete: &dyn Fn(Ulid) -> bool) -> Result<Vec<Ulid>> {
         let Some(retention_ms) = self.shared.options.retention_ms else { return Ok(Vec::new()) };

@@ -1,7 +1,11 @@
 //! The database against a model: a map from series and time to value. Histories of appends, cuts,
 //! clean and unclean restarts, on a file system in memory.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use weir_tsdb::{
@@ -27,6 +31,8 @@ enum Step {
         series: Vec<(usize, i64, u64)>,
     },
     Cut,
+    /// Cuts all that is in the head.
+    CutAll,
     /// Closes and opens again.
     Restart,
     /// Opens what a killed process leaves behind.
@@ -38,8 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let offset = prop_oneof![6 => Just(0i64), 2 => -40_000i64..0, 1 => 0i64..5_000];
     let series = proptest::collection::vec((0..6usize, offset, value), 1..8);
     let append = (0i64..20_000, series).prop_map(|(clock_ms, series)| Step::Append { clock_ms, series });
-    let step =
-        prop_oneof![20 => append, 2 => Just(Step::Cut), 1 => Just(Step::Restart), 1 => Just(Step::Kill)];
+    let step = prop_oneof![20 => append, 2 => Just(Step::Cut), 1 => Just(Step::CutAll), 1 => Just(Step::Restart), 1 => Just(Step::Kill)];
     proptest::collection::vec(step, 1..120)
 }
 
@@ -191,6 +196,24 @@ fn run(steps: Vec<Step>) {
                 let cut = db.compact_head().unwrap();
                 assert_eq!(cut.len(), model.cut());
                 assert_eq!(db.stats().blocks, blocks_before + cut.len() as u64);
+            }
+            Step::CutAll => {
+                let cut = db.cut_whole_head().unwrap();
+                let in_head: BTreeSet<i64> = model
+                    .content
+                    .values()
+                    .flat_map(|samples| samples.range(model.cut_to..))
+                    .map(|(&t, _)| t)
+                    .collect();
+                let ranges: BTreeSet<i64> = in_head.iter().map(|t| t.div_euclid(RANGE_MS)).collect();
+                assert_eq!(cut.len(), ranges.len());
+                if let Some(last) = in_head.last() {
+                    model.cut_to = last + 1;
+                }
+                assert_eq!(db.oldest_unsafe(&|_| true), None);
+                let oldest =
+                    model.content.values().filter_map(|samples| samples.keys().next()).min().copied();
+                assert_eq!(db.oldest_unsafe(&|_| false), oldest);
             }
             Step::Restart => {
                 db.close().unwrap();

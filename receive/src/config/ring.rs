@@ -3,14 +3,13 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use weir_hashring::{
-    cluster::ClusterTimers,
+    cluster::{ClusterPolicies, ClusterTimers, JoinPolicy, ReplacePolicy, TokenText},
     ids::{ClusterId, PoolName, ReplicaCount, SlotCount, Weight},
     raft::RaftConfig,
     static_ring::Algorithm,
 };
 
 use super::{ListenAddress, judge::Judge};
-use crate::objstore::Secret;
 
 /// Where the ring comes from, and how other nodes are treated.
 #[derive(Clone, Debug)]
@@ -88,7 +87,9 @@ pub struct ClusterSettings {
     /// Owners of each slot, if this node founds the cluster.
     pub replicas: ReplicaCount,
     /// The token it joins with.
-    pub join_token: Option<Secret>,
+    pub join_token: Option<TokenText>,
+    /// What it decides by if it leads.
+    pub policies: ClusterPolicies,
     /// Times of ring and life of a node.
     pub timers: ClusterTimers,
     /// Times of Raft.
@@ -201,15 +202,13 @@ impl Judge<'_> {
             self.invalid("node.weight", "must be more than 0");
             Weight::DEFAULT
         });
+        let given = self.given("cluster.peers").iter().flat_map(|peers| peers.split(','));
+        let peers: Vec<String> = given.map(str::to_owned).collect();
         ClusterSettings {
             address: self.address("cluster.address"),
             data_path: self.data_path(),
-            peers: self
-                .given("cluster.peers")
-                .iter()
-                .flat_map(|peers| peers.split(','))
-                .map(str::to_owned)
-                .collect(),
+            policies: self.policies(&peers, replicas),
+            peers,
             bootstrap_expect: u32::try_from(self.size("cluster.bootstrap-expect")).unwrap_or(u32::MAX),
             id: self.cluster_id(),
             zone: self.text("node.zone").to_owned(),
@@ -273,17 +272,46 @@ impl Judge<'_> {
         }
     }
 
-    fn join_token(&mut self) -> Option<Secret> {
+    fn join_token(&mut self) -> Option<TokenText> {
         let path = self.text("cluster.join-token-file");
         if path.is_empty() {
             return None;
         }
         match std::fs::read_to_string(path) {
-            Ok(token) => Some(Secret::new(token.trim().to_owned())),
+            Ok(token) => {
+                let token = TokenText::parse(token.trim());
+                if let Err(error) = &token {
+                    self.invalid("cluster.join-token-file", format!("{path}: {error}"));
+                }
+                token.ok()
+            }
             Err(error) => {
                 self.invalid("cluster.join-token-file", format!("cannot read {path}: {error}"));
                 None
             }
+        }
+    }
+
+    fn policies(&mut self, peers: &[String], replicas: ReplicaCount) -> ClusterPolicies {
+        let is_local = |peer: &String| {
+            let host = ListenAddress::parse(peer).map(|address| address.host);
+            host.is_ok_and(|host| {
+                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+            })
+        };
+        ClusterPolicies {
+            join: match self.text("cluster.join") {
+                "open" => JoinPolicy::Open,
+                "token" => JoinPolicy::Token,
+                // Only this machine can reach them, or there are none.
+                _ if peers.iter().all(is_local) => JoinPolicy::Open,
+                _ => JoinPolicy::Token,
+            },
+            replace: match self.text("cluster.replace-same-name") {
+                "manual" => ReplacePolicy::Manual,
+                _ => ReplacePolicy::Auto,
+            },
+            expected_replicas: Some(replicas),
         }
     }
 
@@ -297,6 +325,9 @@ impl Judge<'_> {
             retry: self.interval("cluster.retry-interval"),
             watch_idle: self.interval("cluster.watch-timeout"),
             join_read_grace: self.duration("ring.join-read-grace"),
+            replace_grace: self.duration("ring.replace-grace"),
+            drain_read_grace: self.duration("ring.drain-read-grace"),
+            leave_grace: self.duration("ring.leave-grace"),
             step_interval: self.duration("ring.step-interval"),
             max_moves_per_step: self.count_unless_zero("ring.max-moves-per-step").map(|moves| moves as usize),
             ..ClusterTimers::default()

@@ -5,7 +5,10 @@
 //! ([`WriteState::set_routing`]), so that a node never sends by a ring that it would itself refuse.
 //! Nothing on the write path waits for any of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use metrics::{Gauge, gauge};
 use tokio::{
@@ -16,17 +19,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use weir_hashring::{
     cluster::{ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord},
-    ids::{FeatureLevel, Uid},
+    ids::{FeatureLevel, Uid, UnixMillis},
     ring::{Addresses, NodeState},
     view::RingView,
 };
 
-use super::NodeError;
+use super::{NodeError, drain::Drain, uploads::Uploads};
 use crate::{
     config::ClusterSettings,
     readiness::Readiness,
     replicate::{Peers, fence::WriteFence, routing::Routing},
-    tenants::Tenants,
+    tenants::{TenantState, Tenants},
     write::WriteState,
 };
 
@@ -40,6 +43,7 @@ const WAIT_NOTICE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     node: ClusterNode,
     heartbeat: Duration,
+    election_timeout_ms: u64,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -63,18 +67,21 @@ impl Cluster {
             addresses,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             features: FEATURES,
-            token: None,
+            token: settings.join_token.clone(),
             peers: settings.peers.clone(),
             bootstrap_expect: settings.bootstrap_expect,
             only_watches: settings.is_router,
             cluster: settings.id,
             replicas: settings.replicas,
             slots: settings.slots,
+            policies: settings.policies.clone(),
             timers: settings.timers.clone(),
             raft: settings.raft.clone(),
         };
         let node = ClusterNode::start(config).await.map_err(NodeError::part("cluster"))?;
-        Ok(Self { node, heartbeat: settings.timers.heartbeat })
+        let election_timeout = settings.raft.election_timeout_max.as_millis();
+        let election_timeout_ms = u64::try_from(election_timeout).unwrap_or(u64::MAX);
+        Ok(Self { node, heartbeat: settings.timers.heartbeat, election_timeout_ms })
     }
 
     /// Who this node is.
@@ -118,9 +125,10 @@ impl Cluster {
     }
 
     /// Puts the rings of the cluster in force as they come.
-    pub fn keeper(&self, peers: Arc<Peers>, fence: Arc<WriteFence>) -> RingKeeper {
+    pub fn keeper(&self, peers: Arc<Peers>, fence: Arc<WriteFence>, drain: Arc<Drain>) -> RingKeeper {
         RingKeeper {
             own: self.uid(),
+            drain,
             records: self.node.ring(),
             peers,
             fence,
@@ -130,22 +138,58 @@ impl Cluster {
     }
 
     /// Tells the cluster again and again how this node is doing, until `stop` is cancelled.
-    pub async fn report(self, tenants: Arc<Tenants>, readiness: Readiness, stop: CancellationToken) {
+    pub async fn report(self, doing: Doing, stop: CancellationToken) {
         let mut ticks = interval((self.heartbeat / 2).max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (is_leader, has_leader) = (gauge!("weir_raft_is_leader"), gauge!("weir_raft_has_leader"));
+        let (is_leader, has_quorum) = (gauge!("weir_raft_is_leader"), gauge!("weir_raft_quorum"));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let head_series = tenants.list().iter().map(|tenant| tenant.db.stats().head_series).sum();
-            self.node.report(Report { ready: readiness.is_ready(), head_series, ..Report::default() });
+            self.node.report(doing.report());
             if let Some(raft) = self.node.status().raft {
                 is_leader.set(f64::from(u8::from(raft.is_leader)));
-                has_leader.set(f64::from(u8::from(raft.leader.is_some())));
+                // A leader that is heard of by too few does not know yet that it is none any more.
+                let is_heard = raft.quorum_acked_ms_ago.is_none_or(|ago| ago < self.election_timeout_ms);
+                has_quorum.set(f64::from(u8::from(raft.leader.is_some() && is_heard)));
             }
         }
+    }
+}
+
+/// What tells how a node is doing.
+#[derive(Debug)]
+pub struct Doing {
+    /// Whether it is ready.
+    pub readiness: Readiness,
+    /// What it holds.
+    pub tenants: Arc<Tenants>,
+    /// What of it is in the bucket; `None` without one.
+    pub uploads: Option<Arc<Uploads>>,
+    /// Whether it has given all of it away.
+    pub drain: Arc<Drain>,
+}
+
+impl Doing {
+    fn report(&self) -> Report {
+        let heads = self.tenants.list();
+        Report {
+            ready: self.readiness.is_ready(),
+            head_series: heads.iter().map(|tenant| tenant.db.stats().head_series).sum(),
+            head_series_max: 0,
+            uploaded_through: self.uploaded_through(),
+            drained: self.drain.is_done(),
+        }
+    }
+
+    /// Every sample older than this that the node holds is in the bucket.
+    fn uploaded_through(&self) -> Option<UnixMillis> {
+        let is_open = |(_, state): &(_, TenantState)| *state == TenantState::Serving;
+        let uploads = self.uploads.as_ref().filter(|_| self.tenants.states().iter().all(is_open))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        let now = i64::try_from(now.as_millis()).ok()?;
+        Some(UnixMillis(uploads.oldest_not_uploaded(&self.tenants).unwrap_or(now).min(now)))
     }
 }
 
@@ -156,6 +200,7 @@ pub struct RingKeeper {
     records: watch::Receiver<Arc<RingRecord>>,
     peers: Arc<Peers>,
     fence: Arc<WriteFence>,
+    drain: Arc<Drain>,
     /// Epoch and version of the nodes of the ring that was put in force last.
     in_force: Option<(u64, u64)>,
     metrics: RingMetrics,
@@ -212,8 +257,14 @@ impl RingKeeper {
             return;
         }
         let Some(view) = RingView::new(state).map(Arc::new) else { return };
-        self.fence.set_cluster(state, view.clone(), self.own, false);
-        write.set_routing(Routing::of_cluster(view.clone(), self.own, &self.peers));
+        self.fence.set_cluster(state, view.clone(), self.own);
+        let routing = Routing::of_cluster(view.clone(), self.own, &self.peers);
+        write.set_routing(routing.clone());
+        let leaves = state.node(self.own).is_some_and(|node| {
+            let is_leaving = matches!(node.state, NodeState::Draining | NodeState::Drained);
+            is_leaving && !state.holds_slots(node.number)
+        });
+        self.drain.ring_in_force(&routing, leaves);
         self.metrics.set(&record, &view, self.own);
         if self.in_force.map(|(epoch, _)| epoch) != Some(version.0) {
             let (epoch, digest) = (version.0, state.digest());

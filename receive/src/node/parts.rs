@@ -20,7 +20,8 @@ use weir_tsdb::{
 
 use super::{
     NodeError,
-    cluster::{Cluster, RingKeeper},
+    cluster::{Cluster, Doing, RingKeeper},
+    drain::Drain,
     ring::RingFileKeeper,
     tasks::TaskSet,
     uploads::Uploads,
@@ -61,6 +62,8 @@ pub struct Parts {
     fence: Arc<WriteFence>,
     /// The cluster, where the nodes agree on the ring.
     cluster: Option<Cluster>,
+    /// How this node leaves it.
+    drain: Arc<Drain>,
     /// Which of them send to this one.
     senders: Senders,
 }
@@ -116,7 +119,8 @@ impl Parts {
             Some(_) => WriteFence::of_cluster(),
             None => WriteFence::of_file(file.and_then(|file| file.local_endpoint.clone())),
         };
-        Ok(Self { config, readiness, uploads, opened, peers, fence, cluster, senders: Senders::default() })
+        let (drain, senders) = (Drain::new(), Senders::default());
+        Ok(Self { config, readiness, uploads, opened, peers, fence, cluster, drain, senders })
     }
 
     /// The routes of the write port. Served at once, with the gate of [`Readiness`] before them.
@@ -221,7 +225,7 @@ impl Parts {
         };
         if let Some(cluster) = &self.cluster {
             cluster.first_ring().await;
-            let keeper = cluster.keeper(peers, self.fence.clone());
+            let keeper = cluster.keeper(peers, self.fence.clone(), self.drain.clone());
             return Ok(Some(Keeper::Cluster(keeper.put_in_force(write.clone()).await)));
         }
         let Some(file) = config.file().cloned() else { return Ok(None) };
@@ -294,8 +298,20 @@ impl Parts {
             None => {}
         }
         if let Some(cluster) = self.cluster.clone() {
-            let report = cluster.report(tenants.clone(), self.readiness.clone(), stop.clone());
-            tasks.spawn("report to the cluster", report);
+            let drain = self.drain.clone().run(
+                self.fence.clone(),
+                tenants.clone(),
+                self.uploads.clone(),
+                stop.clone(),
+            );
+            tasks.spawn("drain", drain);
+            let doing = Doing {
+                readiness: self.readiness.clone(),
+                tenants: tenants.clone(),
+                uploads: self.uploads.clone(),
+                drain: self.drain.clone(),
+            };
+            tasks.spawn("report to the cluster", cluster.report(doing, stop.clone()));
         }
         let may_delete: MayDelete = match self.uploads.clone() {
             Some(uploads) => Arc::new(move |tenant, ulid| uploads.is_uploaded(tenant, ulid)),

@@ -42,6 +42,25 @@ impl Uploads {
         self.shippers.uploaded(tenant.name.as_str()).is_some_and(|uploaded| uploaded.contains(ulid))
     }
 
+    /// Looks for blocks of `tenant` to upload now, and waits until that is tried.
+    pub async fn sync_now(&self, tenant: &Tenant) {
+        self.join(tenant);
+        if let Some(error) = self
+            .shippers
+            .sync_now(tenant.name.as_str())
+            .await
+            .and_then(|report| report.first_error().map(ToString::to_string))
+        {
+            tracing::debug!(tenant = %tenant.name, error, "an upload has failed");
+        }
+    }
+
+    /// Time of the oldest sample that is not in the bucket yet; `None` if all are.
+    pub fn oldest_not_uploaded(&self, tenants: &Tenants) -> Option<i64> {
+        let of = |tenant: &Arc<Tenant>| tenant.db.oldest_unsafe(&|ulid| self.is_uploaded(tenant, ulid));
+        tenants.list().iter().filter_map(of).min()
+    }
+
     /// Ships the blocks of all open tenants until `stop` is cancelled. Tenants opened meanwhile
     /// join in within an interval.
     pub async fn run(self: Arc<Self>, tenants: Arc<Tenants>, stop: CancellationToken) {

@@ -116,14 +116,27 @@ impl WriteFence {
         }
     }
 
-    /// Another ring of the cluster is in force for this node. A closed one stores nothing any more.
-    /// When this returns, nothing is being stored that was judged by the ring before. Blocks for as
-    /// long as storing a batch takes.
-    pub fn set_cluster(&self, state: &RingState, view: Arc<RingView>, own: Uid, closed: bool) {
-        let Some(fence) = Fence::new(state, own, closed) else { return };
+    /// Another ring of the cluster is in force for this node. When this returns, nothing is being stored
+    /// that was judged by the ring before. Blocks for as long as storing a batch takes.
+    pub fn set_cluster(&self, state: &RingState, view: Arc<RingView>, own: Uid) {
+        let Some(mut fence) = Fence::new(state, own, false) else { return };
         let epoch = fence.epoch().0;
-        *self.known.write() = Known::Cluster { own, fence: Box::new(fence), view };
+        let mut known = self.known.write();
+        if let Known::Cluster { fence: before, .. } = &*known {
+            fence.set_closed(before.is_closed());
+        }
+        *known = Known::Cluster { own, fence: Box::new(fence), view };
+        drop(known);
         self.epoch.send_replace(epoch);
+    }
+
+    /// Closes the node, which then stores nothing any more, whatever the ring says, or opens it again.
+    /// When this returns, nothing is being stored that was judged before. Blocks for as long as storing
+    /// a batch takes.
+    pub fn set_closed(&self, closed: bool) {
+        if let Known::Cluster { fence, .. } = &mut *self.known.write() {
+            fence.set_closed(closed);
+        }
     }
 
     /// Judges the greeting of a stream.

@@ -56,7 +56,8 @@ fn blocks_in(dir: &Path) -> BTreeSet<String> {
     names.filter(|name| name.len() == 26 && !name.contains('.')).collect()
 }
 
-fn complete_blocks_in(dir: &Path) -> BTreeSet<String> {
+/// Names of the blocks in a folder that are there as a whole.
+pub fn complete_blocks_in(dir: &Path) -> BTreeSet<String> {
     blocks_in(dir).into_iter().filter(|name| dir.join(name).join("meta.json").exists()).collect()
 }
 

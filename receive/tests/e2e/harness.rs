@@ -116,6 +116,7 @@ pub async fn wait_for<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) 
 }
 
 /// Where a node listens and keeps its data; outlives the process.
+#[derive(Clone)]
 pub struct NodeSite {
     pub dir: PathBuf,
     pub write_port: u16,

@@ -11,9 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use weir_hashring::{
+    cluster::Outcome,
+    ids::{TenantName, TenantSlots},
+    ring::{Command, RingState, Setting},
+};
+use weir_proto::weir_cluster::{
+    ProposeRequest, WatchRequest, answer::Outcome as AnswerOutcome, cluster_client::ClusterClient,
+};
+
 use super::{
     harness::{NodeSite, Process, difference, free_port, now_ms, post, wait_for},
     load::{TENANT, Times, assert_copies, note, read, request, write},
+    network::Network,
     prometheus::EdgePrometheus,
 };
 
@@ -37,7 +47,6 @@ impl RingCluster {
     }
 
     /// A node that joins later.
-    #[expect(dead_code, reason = "until nodes join in a test")]
     pub fn add(&mut self, dir: &Path, flags: &[&str]) -> usize {
         let node = self.sites.len();
         let port = free_port();
@@ -97,6 +106,31 @@ impl RingCluster {
             let up = format!("weir_replication_peer_up{{peer=\"n{peer}\"}}");
             wait_for("a stream between nodes", async || (site.metric(&up).await? == 1.0).then_some(())).await;
         }
+    }
+
+    /// The whole ring, as a voter tells it.
+    pub async fn state(&self, node: usize) -> RingState {
+        let mut client = self.client(node).await;
+        let request = WatchRequest { version: 1, ..WatchRequest::default() };
+        let update = client.watch_ring(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        serde_json::from_slice(&update.state).unwrap()
+    }
+
+    /// Has a command applied by way of a node.
+    pub async fn propose(&self, node: usize, command: &Command) -> Result<(), String> {
+        let command = serde_json::to_vec(command).unwrap();
+        let request = ProposeRequest { version: 1, command, forward: true, ..ProposeRequest::default() };
+        let answer = self.client(node).await.propose(request).await.map_err(|status| status.to_string())?;
+        let Some(AnswerOutcome::Answer(answer)) = answer.into_inner().outcome else {
+            return Err("no answer".to_owned());
+        };
+        let outcome: Outcome = serde_json::from_slice(&answer).unwrap();
+        outcome.map(drop).map_err(|rejected| rejected.to_string())
+    }
+
+    async fn client(&self, node: usize) -> ClusterClient<tonic::transport::Channel> {
+        let url = format!("http://127.0.0.1:{}", self.cluster_ports[node]);
+        ClusterClient::connect(url).await.unwrap().max_decoding_message_size(64 << 20)
     }
 
     /// The epoch of the ring that a node has in force, and its digest.
@@ -297,4 +331,82 @@ async fn a_rolling_restart_gives_no_5xx() {
         assert_eq!(cluster.ring(node).await, ring);
     }
     processes.into_iter().flatten().for_each(Process::stop);
+}
+
+/// Gives a tenant so many slots, so that its series are on all nodes.
+pub fn wide_tenant(tenant: &str, slots: u32) -> Command {
+    let (tenant, slots) = (TenantName::from(tenant), Setting::Set(TenantSlots::new(slots).unwrap()));
+    Command::SetTenant { tenant, pool: Setting::Keep, slots, limits: Setting::Keep }
+}
+
+/// Nothing gets through between the nodes but data: no leader, no new ring. Writes go on, and nodes that
+/// are restarted serve by the ring they know.
+#[test]
+fn without_a_quorum_of_raft_everything_but_changes_goes_on() {
+    Network::run(async |network| {
+        let temp = tempfile::tempdir().unwrap();
+        let cluster = RingCluster::new(temp.path(), 3, &[]);
+        let mut processes: Vec<Option<Process>> = cluster.start().await.into_iter().map(Some).collect();
+        let ring = cluster.ring(0).await;
+        let mut acknowledged = Times::new();
+        let mut t = now_ms() - 1_000_000;
+        let mut write_to = async |nodes: &[usize]| {
+            for _ in 0..10 {
+                t += 1000;
+                for (part, node) in nodes.iter().enumerate() {
+                    let series = (0..60).filter(|series| series % nodes.len() == part);
+                    write(&cluster.sites[*node], series.clone(), t).await.unwrap();
+                    series.for_each(|series| note(&mut acknowledged, series, t));
+                }
+            }
+        };
+        write_to(&[0, 1, 2]).await;
+        for port in &cluster.cluster_ports {
+            network.block(*port);
+        }
+        let metric = async |node: usize, name: &str| cluster.sites[node].metric(name).await.unwrap();
+        for node in 0..3 {
+            wait_for("the loss of the leader", async || {
+                (metric(node, "weir_raft_quorum").await == 0.0).then_some(())
+            })
+            .await;
+        }
+        write_to(&[0, 1, 2]).await;
+        for node in 0..3 {
+            processes[node].take().unwrap().stop();
+            let others: Vec<usize> = (0..3).filter(|other| *other != node).collect();
+            write_to(&others).await;
+            processes[node] = Some(cluster.sites[node].start().await);
+            cluster.wait_for_ring(node).await;
+            assert_eq!(cluster.ring(node).await, ring);
+            for other in others {
+                cluster.wait_for_ring(other).await;
+            }
+            write_to(&[0, 1, 2]).await;
+        }
+        network.heal();
+        wait_for("one leader", async || {
+            let mut leaders = 0.0;
+            for node in 0..3 {
+                leaders += metric(node, "weir_raft_is_leader").await;
+                if metric(node, "weir_raft_quorum").await == 0.0 {
+                    return None;
+                }
+            }
+            (leaders == 1.0).then_some(())
+        })
+        .await;
+        cluster.propose(1, &wide_tenant(TENANT, 16)).await.unwrap();
+        for node in 0..3 {
+            wait_for("the next ring", async || (cluster.ring(node).await.0 == ring.0 + 1).then_some(()))
+                .await;
+        }
+        let rings = [cluster.ring(0).await, cluster.ring(1).await, cluster.ring(2).await];
+        assert!(rings.iter().all(|ring| *ring == rings[0]), "one digest: {rings:?}");
+        write_to(&[0, 1, 2]).await;
+        let found =
+            [read(&cluster.sites[0]).await, read(&cluster.sites[1]).await, read(&cluster.sites[2]).await];
+        assert_copies(&acknowledged, &found, 2);
+        processes.into_iter().flatten().for_each(Process::stop);
+    });
 }

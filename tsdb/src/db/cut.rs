@@ -25,6 +25,20 @@ impl Shared {
         Ok(cut)
     }
 
+    pub(super) fn cut_whole_head(&self) -> Result<Vec<Ulid>> {
+        let _maintenance = self.maintenance.lock();
+        let mut cut = Vec::new();
+        while let Some((min, max)) = self.head.time_range() {
+            // What is newer must find room in the head, should the tenant be written to again.
+            let end = crate::types::range_end(min, self.options.block_range_ms).min(max.saturating_add(1));
+            cut.extend(self.cut_block(min, end)?);
+            self.head.truncate(end)?;
+            self.compactions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.drop_write_behind_log()?;
+        Ok(cut)
+    }
+
     /// Writes the samples from `mint` to `end` (exclusive) as a block and adds it to the list. No
     /// samples, no block.
     fn cut_block(&self, mint: i64, end: i64) -> Result<Option<Ulid>> {

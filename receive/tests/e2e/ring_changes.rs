@@ -1,0 +1,261 @@
+//! Nodes come and go under load: what moves, and that nothing that was acknowledged is out of reach at
+//! any moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use weir_hashring::{
+    ids::{NodeNumber, PoolName, Uid},
+    ring::{Command, NodeState, RingState},
+};
+
+use super::{
+    blocks::complete_blocks_in,
+    copy_dir::copy_dir,
+    harness::{NodeSite, Process, now_ms, wait_for},
+    load::{TENANT, Times, by_series, note, read, write},
+    prometheus::read_directory,
+    ring::{RingCluster, wide_tenant},
+};
+
+const SLOTS: u32 = 256;
+const SERIES: usize = 120;
+
+/// Nodes that are written to and read from, and what they have acknowledged.
+struct Load {
+    sites: Mutex<Vec<Arc<NodeSite>>>,
+    acknowledged: Mutex<Times>,
+    bucket: PathBuf,
+}
+
+impl Load {
+    /// Writes until `end`, to one node after the other. No request may fail.
+    async fn write(self: Arc<Self>, end: watch::Receiver<bool>) {
+        let mut t = now_ms() - 3_000_000;
+        let mut turn = 0;
+        while !*end.borrow() {
+            t += 500;
+            let sites = self.sites.lock().clone();
+            for part in 0..2 {
+                turn += 1;
+                let series = (0..SERIES).filter(|series| series % 2 == part);
+                write(&sites[turn % sites.len()], series.clone(), t).await.unwrap();
+                let mut acknowledged = self.acknowledged.lock();
+                series.for_each(|series| note(&mut acknowledged, series, t));
+            }
+        }
+    }
+
+    /// Reads until `end`, and looks each time whether all is there that was acknowledged before. Returns
+    /// how often.
+    async fn read(self: Arc<Self>, scratch: PathBuf, end: watch::Receiver<bool>) -> usize {
+        let mut rounds = 0;
+        loop {
+            let is_last = *end.borrow();
+            // The nodes that a reader knows when it begins.
+            let (acknowledged, sites) = (self.acknowledged.lock().clone(), self.sites.lock().clone());
+            let mut found = Times::new();
+            for site in &sites {
+                merge(&mut found, read(site).await);
+            }
+            merge(&mut found, self.read_bucket(&scratch.join(rounds.to_string())));
+            for (series, times) in &acknowledged {
+                let of_series = found.get(series);
+                let missing: Vec<&i64> =
+                    times.iter().filter(|t| !of_series.is_some_and(|found| found.contains(t))).collect();
+                assert!(missing.is_empty(), "round {rounds}: series {series} lacks {missing:?}");
+            }
+            rounds += 1;
+            if is_last {
+                return rounds;
+            }
+        }
+    }
+
+    fn read_bucket(&self, scratch: &Path) -> Times {
+        let blocks = complete_blocks_in(&self.bucket);
+        for block in &blocks {
+            copy_dir(&self.bucket.join(block), &scratch.join("blocks").join(block));
+        }
+        let mut found = Times::new();
+        // Each block by itself: a database takes overlapping ones for compacted.
+        for block in blocks {
+            let alone = scratch.join("alone").join(&block);
+            copy_dir(&scratch.join("blocks").join(&block), &alone.join(&block));
+            merge(&mut found, by_series(&read_directory(&alone, &scratch.join("copy").join(&block))));
+        }
+        fs::remove_dir_all(scratch).unwrap_or_default();
+        found
+    }
+}
+
+fn merge(into: &mut Times, other: Times) {
+    for (series, times) in other {
+        into.entry(series).or_default().extend(times);
+    }
+}
+
+fn owners(state: &RingState) -> Vec<BTreeSet<NodeNumber>> {
+    let table = &state.mapping().pools[&PoolName::from(PoolName::DEFAULT)].table;
+    table.rows().map(|(_, owners)| owners.iter().copied().collect()).collect()
+}
+
+fn slots(owners: &[BTreeSet<NodeNumber>]) -> BTreeMap<NodeNumber, usize> {
+    let mut slots = BTreeMap::new();
+    owners.iter().flatten().for_each(|owner| *slots.entry(*owner).or_default() += 1);
+    slots
+}
+
+/// Checks the change of a ring: balanced within each zone to one slot, and hardly more moved than what
+/// nodes have more than before.
+fn check_change(before: &RingState, after: &RingState, what: &str) {
+    let (old, new) = (owners(before), owners(after));
+    let (had, has) = (slots(&old), slots(&new));
+    let moved: usize = old.iter().zip(&new).map(|(old, new)| new.difference(old).count()).sum();
+    let gained = |(node, slots): (&NodeNumber, &usize)| {
+        slots.saturating_sub(had.get(node).copied().unwrap_or_default())
+    };
+    let least: usize = has.iter().map(gained).sum();
+    println!("{what}: {moved} of {} placements moved, {least} at least; {has:?}", 3 * SLOTS);
+    assert!(least > 0 && moved * 10 <= least * 11, "{what}: {moved} moved instead of {least}");
+    let mut zones: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for node in after.nodes() {
+        if let Some(slots) = has.get(&node.number) {
+            zones.entry(&node.zone).or_default().push(*slots);
+        }
+    }
+    assert_eq!(zones.len(), 3);
+    for (zone, slots) in zones {
+        let (least, most) = (slots.iter().min().unwrap(), slots.iter().max().unwrap());
+        assert!(most - least <= 1, "{what}: zone {zone} has {slots:?}");
+        assert_eq!(slots.iter().sum::<usize>(), SLOTS as usize, "one owner of each slot in zone {zone}");
+    }
+}
+
+fn uid_of(state: &RingState, name: &str) -> Uid {
+    state.nodes().find(|node| node.name == name && !node.state.is_final()).unwrap().uid
+}
+
+/// 3 ▸ 4 ▸ 6 ▸ 5 nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_come_and_go_under_load() {
+    let temp = tempfile::tempdir().unwrap();
+    let bucket = temp.path().join("bucket");
+    let objstore =
+        format!("--objstore.config=type: FILESYSTEM\nconfig:\n  directory: {}\n", bucket.display());
+    let slots_flag = format!("--cluster.slots={SLOTS}");
+    let flags = [
+        slots_flag.as_str(),
+        objstore.as_str(),
+        "--shipper.interval=200ms",
+        "--ring.drain-read-grace=500ms",
+        "--ring.leave-grace=1s",
+    ];
+    let mut cluster = RingCluster::new(temp.path(), 3, &flags);
+    let mut processes: Vec<Option<Process>> = cluster.start().await.into_iter().map(Some).collect();
+    cluster.propose(0, &wide_tenant(TENANT, SLOTS)).await.unwrap();
+
+    let shared = |cluster: &RingCluster, nodes: &[usize]| {
+        nodes.iter().map(|node| Arc::new(cluster.sites[*node].clone())).collect::<Vec<_>>()
+    };
+    let load = Arc::new(Load {
+        sites: Mutex::new(shared(&cluster, &[0, 1, 2])),
+        acknowledged: Mutex::default(),
+        bucket: bucket.clone(),
+    });
+    let (end, ended) = watch::channel(false);
+    let writer = tokio::spawn(load.clone().write(ended.clone()));
+    let reader = tokio::spawn(load.clone().read(temp.path().join("scratch"), ended));
+    // Some requests with each ring.
+    let some_requests = async || {
+        let wanted = load.acknowledged.lock().values().map(BTreeSet::len).sum::<usize>() + 20 * SERIES;
+        wait_for("requests", async || {
+            (load.acknowledged.lock().values().map(BTreeSet::len).sum::<usize>() >= wanted).then_some(())
+        })
+        .await;
+    };
+    // Until the planner has nothing to do any more.
+    let settled = async |cluster: &RingCluster, nodes: &[usize]| {
+        wait_for("balance", async || {
+            let state = cluster.state(0).await;
+            let active = state.nodes().filter(|node| node.state == NodeState::Active).count();
+            let has = slots(&owners(&state));
+            let by_zone = |zone: &str| -> Vec<usize> {
+                let of_zone = state.nodes().filter(|node| node.zone == zone);
+                of_zone.filter_map(|node| has.get(&node.number).copied()).collect()
+            };
+            let is_even = |zone: &str| {
+                let slots = by_zone(zone);
+                slots.iter().max().zip(slots.iter().min()).is_some_and(|(most, least)| most - least <= 1)
+            };
+            let is_done = active == nodes.len()
+                && has.len() == nodes.len()
+                && ["z0", "z1", "z2"].iter().all(|zone| is_even(zone));
+            is_done.then_some(state)
+        })
+        .await
+    };
+    some_requests().await;
+    let three = cluster.state(0).await;
+
+    cluster.add(temp.path(), &flags);
+    processes.push(Some(cluster.sites[3].start().await));
+    load.sites.lock().extend(shared(&cluster, &[3]));
+    let four = settled(&cluster, &[0, 1, 2, 3]).await;
+    check_change(&three, &four, "3 to 4 nodes");
+    some_requests().await;
+
+    for node in [4, 5] {
+        cluster.add(temp.path(), &flags);
+        processes.push(Some(cluster.sites[node].start().await));
+        load.sites.lock().extend(shared(&cluster, &[node]));
+    }
+    let six = settled(&cluster, &[0, 1, 2, 3, 4, 5]).await;
+    check_change(&four, &six, "4 to 6 nodes");
+    some_requests().await;
+
+    // One of the first three goes, and its disk with it.
+    let leaver = uid_of(&six, "n2");
+    let drain = Command::SetNodeState {
+        uid: leaver,
+        from: NodeState::Active,
+        to: NodeState::Draining,
+        reason: "test".to_owned(),
+    };
+    cluster.propose(0, &drain).await.unwrap();
+    let state_of =
+        async |cluster: &RingCluster, uid: Uid| cluster.state(0).await.node(uid).map(|node| node.state);
+    wait_for("safe to delete", async || {
+        (state_of(&cluster, leaver).await == Some(NodeState::Drained)).then_some(())
+    })
+    .await;
+    let five = cluster.state(0).await;
+    check_change(&six, &five, "6 to 5 nodes");
+    assert!(!complete_blocks_in(&bucket).is_empty(), "what it held is in the bucket");
+    load.sites.lock().retain(|site| site.grpc_port != cluster.sites[2].grpc_port);
+    some_requests().await;
+    processes[2].take().unwrap().stop();
+    fs::remove_dir_all(&cluster.sites[2].dir).unwrap();
+    wait_for("the node has left", async || {
+        let state = cluster.state(0).await;
+        state.tombstone(leaver).is_some().then_some(())
+    })
+    .await;
+    some_requests().await;
+
+    end.send(true).unwrap();
+    writer.await.unwrap();
+    let rounds = reader.await.unwrap();
+    assert!(rounds >= 5, "{rounds} rounds of reading");
+    for site in load.sites.lock().iter() {
+        let refused = site.metric("weir_replication_batches_refused_total{reason=\"not_owner\"}").await;
+        assert_eq!(refused, Some(0.0));
+    }
+    processes.into_iter().flatten().for_each(Process::stop);
+}
