@@ -12,6 +12,7 @@
 //! - `objections`: what it is not talked into without force.
 //! - `follow`: voters take the ring from Raft, all others watch a voter.
 //! - `admission`, `join_token` and `policy`: whom the leader lets join.
+//! - `status` and `overview`: what people are shown.
 //! - `services` and `leader_client`: the two sides of the messages.
 //!
 //! The founders of a cluster are its voters. Nodes that join later watch; making voters of them is
@@ -35,6 +36,7 @@ mod machine;
 mod node;
 pub mod node_steps;
 mod objections;
+mod overview;
 mod policy;
 mod presence;
 mod publisher;
@@ -58,5 +60,5 @@ pub use policy::{ClusterPolicies, JoinPolicy, ReplacePolicy};
 pub use publisher::ViewReceiver;
 pub use ring_file::RingRecord;
 pub use soft::Report;
-pub use status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus};
+pub use status::{ClusterStatus, EpochStatus, NodeStatus, PoolStatus, RaftStatus, ReportStatus, TokenStatus};
 pub use wire::{MESSAGE_BYTES_MAX, VERSION as MESSAGE_VERSION};

@@ -46,7 +46,7 @@ pub struct ClusterConfig {
     pub replicas: ReplicaCount,
     /// How many slots there are, if this node founds a cluster.
     pub slots: SlotCount,
-    /// What the node decides by if it leads.
+    /// What the node expects of its cluster, and decides by if it leads.
     pub policies: ClusterPolicies,
     /// All times.
     pub timers: ClusterTimers,

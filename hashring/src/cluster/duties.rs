@@ -71,7 +71,9 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     let moves_max = timers.max_moves_per_step.unwrap_or(moves_per_step_default(cluster.slots)).max(1);
     let mut duty = Duty::Rest;
     for name in state.mapping().pools.keys() {
-        let Some((command, is_first)) = wave(state, name, moves_max, situation.plan_id) else { continue };
+        let degraded = situation.policies.rf_allow_degraded;
+        let wave = wave(state, name, moves_max, degraded, situation.plan_id);
+        let Some((command, is_first)) = wave else { continue };
         if is_first || (interval_passed && !situation.is_held_back) {
             return Duty::Propose(Box::new(command));
         }
@@ -81,7 +83,13 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
 }
 
 /// The next wave of a pool, and whether it is its first table; none if there is nothing to do.
-fn wave(state: &RingState, name: &PoolName, moves_max: usize, plan_id: PlanId) -> Option<(Command, bool)> {
+fn wave(
+    state: &RingState,
+    name: &PoolName,
+    moves_max: usize,
+    allow_degraded: bool,
+    plan_id: PlanId,
+) -> Option<(Command, bool)> {
     let table = &state.mapping().pools.get(name)?.table;
     let is_first = table.is_empty();
     // Founders come one after the other, and a table for some of them would be moved at once.
@@ -94,13 +102,13 @@ fn wave(state: &RingState, name: &PoolName, moves_max: usize, plan_id: PlanId) -
     if !lost.is_empty() && table.cells().iter().any(|owner| lost.contains(owner)) {
         return None;
     }
-    let plan = state.plan(name, &state.members(name), Goal::Settle, false)?.ok()?;
+    let plan = state.plan(name, &state.members(name), Goal::Settle, allow_degraded)?.ok()?;
     let moves = plan.waves(moves_max).first()?.to_vec();
     let command = Command::ApplyPlan(PlanCommand {
         pool: name.clone(),
         base_epoch: state.epoch(),
         replicas: plan.replicas,
-        degraded: false,
+        degraded: state.cluster().is_some_and(|cluster| plan.replicas < cluster.replicas),
         moves,
         reason: if is_first { "first table" } else { "members changed" }.to_owned(),
         plan_id,
@@ -112,6 +120,7 @@ fn wave(state: &RingState, name: &PoolName, moves_max: usize, plan_id: PlanId) -
 mod tests {
     use super::*;
     use crate::{
+        cluster::policy::{JoinPolicy, ReplacePolicy},
         ids::Uid,
         ring::tests::{cluster_of, init, registration, set_state},
     };
@@ -250,6 +259,37 @@ mod tests {
         namesake.replaces = Some(Uid(2));
         state.apply(&Command::RegisterNode(namesake)).expect("it replaces the other");
         assert_eq!(duty(&state, &[4], |_| ()), Duty::Rest);
+    }
+
+    #[test]
+    fn fewer_copies_are_kept_only_if_that_is_allowed() {
+        let mut state = RingState::default();
+        state.apply(&init()).expect("the state is empty");
+        let add = |state: &mut RingState, uid| {
+            state.apply(&Command::RegisterNode(registration(uid))).expect("the node is new");
+            state.apply(&set_state(uid, NodeState::Joining, NodeState::Active)).expect("it is Joining");
+        };
+        add(&mut state, 1);
+        add(&mut state, 2);
+        static DEGRADED: ClusterPolicies = ClusterPolicies {
+            join: JoinPolicy::Open,
+            replace: ReplacePolicy::Auto,
+            rf_allow_degraded: true,
+            expected_replicas: None,
+        };
+        let copies = |state: &RingState| {
+            let replicas = state.mapping().pools[&PoolName::from("default")].table.replicas();
+            replicas.map(|replicas| replicas.get())
+        };
+        assert_eq!(duty(&state, &[], |_| ()), Duty::Rest);
+        let next = duty(&state, &[], |situation| situation.policies = &DEGRADED);
+        apply(&mut state, next);
+        assert_eq!(copies(&state), Some(2));
+        // There are more as soon as there can be.
+        add(&mut state, 3);
+        let next = duty(&state, &[], |_| ());
+        apply(&mut state, next);
+        assert_eq!(copies(&state), Some(3));
     }
 
     #[test]

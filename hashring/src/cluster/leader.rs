@@ -1,7 +1,7 @@
 //! What the leader does beside ordering commands: looks for its next duty, and proposes it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,10 +10,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    config::ClusterTimers,
+    config::{ClusterConfig, ClusterTimers},
     duties::{Duty, Situation, next_duty},
     machine::RingMachine,
-    node_steps::Facts,
+    node_steps::{Facts, NodeStep, node_step},
     objections::HEARTBEATS_COUNTED,
     shared::{NotLed, Shared, now},
     soft::{SoftState, SoftTable},
@@ -31,8 +31,11 @@ struct Books {
     leads_since: Instant,
     looked: Instant,
     joining: Since,
+    emptied: Since,
     drained: Since,
     last_wave: Option<Instant>,
+    /// The nodes that people were told to look at.
+    warned: BTreeSet<Uid>,
     /// With so many entries applied there was nothing to move.
     settled: Option<u64>,
 }
@@ -55,21 +58,34 @@ impl Since {
 
 impl Books {
     fn new(at: Instant) -> Books {
-        let (joining, drained) = (Since::default(), Since::default());
-        Books { leads_since: at, looked: at, joining, drained, last_wave: None, settled: None }
+        let since = Since::default;
+        Books {
+            leads_since: at,
+            looked: at,
+            joining: since(),
+            emptied: since(),
+            drained: since(),
+            last_wave: None,
+            warned: BTreeSet::new(),
+            settled: None,
+        }
     }
 
     /// What is known of nodes now.
     fn facts(&mut self, state: &RingState, soft: &SoftTable, timers: &ClusterTimers, at: Instant) -> Facts {
         // Who did not look for so long did not hear anything either: others are not silent for that.
-        if at.saturating_duration_since(self.looked) > timers.leader_round + timers.replace_grace / 4 {
+        if at.saturating_duration_since(self.looked) > timers.leader_round + timers.replace_grace / 2 {
             self.leads_since = at;
         }
         self.looked = at;
         let is_joining = |node: &&Node| node.state == NodeState::Joining;
+        let is_empty = |node: &&Node| node.state == NodeState::Draining && !state.holds_slots(node.number);
+        self.emptied.look(state.nodes().filter(is_empty), at);
+        // What it said before it was empty is about an earlier drain.
         let is_drained = |node: &&Node| {
-            let says_so = soft.get(node.uid).is_some_and(|state| state.report.drained);
-            node.state == NodeState::Draining && says_so && !state.holds_slots(node.number)
+            let since = self.emptied.0.get(&node.uid).map(|(_, since)| *since);
+            let report = soft.get(node.uid).filter(|state| state.report.drained);
+            since.zip(report).is_some_and(|(since, report)| report.at >= since)
         };
         let is_recent = |(_, state): &(Uid, &SoftState)| state.at >= self.leads_since;
         let ago = |(uid, state): (Uid, &SoftState)| (uid, at.saturating_duration_since(state.at));
@@ -82,6 +98,22 @@ impl Books {
             drained: self.drained.look(state.nodes().filter(is_drained), at),
             uploaded: soft.iter().filter_map(uploaded).collect(),
         }
+    }
+}
+
+impl Books {
+    /// Tells people, once, of nodes that wait for something they should look at.
+    fn warn(&mut self, state: &RingState, facts: &Facts, config: &ClusterConfig) {
+        let mut warned = BTreeSet::new();
+        for node in state.nodes() {
+            let step = node_step(state, node, facts, &config.timers, &config.policies);
+            let NodeStep::Warn(what) = step else { continue };
+            if !self.warned.contains(&node.uid) {
+                warn!(node = node.name, uid = %node.uid, what, "a node waits for something");
+            }
+            warned.insert(node.uid);
+        }
+        self.warned = warned;
     }
 }
 
@@ -122,6 +154,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
         Arc::new(books.facts(state, &soft, timers, at))
     };
     *shared.facts.lock() = Some(Arc::clone(&facts));
+    books.warn(state, &facts, &shared.config);
     let since_last_wave = books.last_wave.map(|wave| at.saturating_duration_since(wave));
     let is_held_back = shared.soft.lock().is_held_back(at, timers.heartbeat * HEARTBEATS_COUNTED);
     let Some(init) = init(shared) else { return false };
@@ -216,7 +249,7 @@ mod tests {
     use crate::{
         cluster::soft::{ProcessId, Report},
         ids::UnixMillis,
-        ring::tests::{cluster_of, registration},
+        ring::tests::{cluster_of, registration, set_state},
     };
 
     #[test]
@@ -251,8 +284,44 @@ mod tests {
         assert_eq!(facts.silent_for(Uid(1)), Duration::from_secs(10));
         assert_eq!(seconds(&facts.joining), [(4, 9)]);
         assert_eq!(facts.uploaded, BTreeMap::from([(Uid(1), UnixMillis(1)), (Uid(2), UnixMillis(2))]));
+        assert!(facts.drained.is_empty());
         // A leader that did not run for a while heard nobody, which says nothing of them.
         let facts = books.facts(&state, &soft, &timers, at(200));
         assert_eq!((facts.leads_for, facts.heard.len()), (Duration::ZERO, 0));
+    }
+
+    #[test]
+    fn a_node_is_drained_when_it_says_so_after_it_was_emptied() {
+        let timers = ClusterTimers::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut state = cluster_of(6);
+        state.apply(&set_state(4, NodeState::Active, NodeState::Draining)).expect("it is Active");
+        let mut soft = SoftTable::default();
+        let mut books = Books::new(start);
+        let mut check = |state: &RingState, said: Option<(u64, bool)>, now, expected: Option<u64>| {
+            if let Some((said_at, drained)) = said {
+                let report = Report { drained, ..Report::default() };
+                let (address, version) = (String::new(), String::new());
+                let process = ProcessId { boot: 1, nonce: 1 };
+                let soft_state = SoftState { process, report, address, version, at: at(said_at) };
+                soft.take(Uid(4), soft_state).expect("it is no clone");
+            }
+            let facts = books.facts(state, &soft, &timers, at(now));
+            assert_eq!(facts.drained.get(&Uid(4)).map(Duration::as_secs), expected, "at {now}");
+        };
+        check(&state, Some((1, true)), 2, None);
+        crate::ring::tests::settle(&mut state, 100_000);
+        check(&state, None, 3, None);
+        check(&state, None, 4, None);
+        check(&state, Some((5, true)), 6, Some(0));
+        check(&state, None, 9, Some(3));
+        check(&state, Some((10, false)), 11, None);
+        check(&state, Some((12, true)), 13, Some(0));
+        // Undone, and begun again.
+        state.apply(&set_state(4, NodeState::Draining, NodeState::Active)).expect("it is Draining");
+        state.apply(&set_state(4, NodeState::Active, NodeState::Draining)).expect("it is Active");
+        check(&state, None, 20, None);
+        check(&state, Some((21, true)), 22, Some(0));
     }
 }

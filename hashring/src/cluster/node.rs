@@ -141,6 +141,7 @@ impl ClusterNode {
             report: Mutex::default(),
             leader: Mutex::default(),
             facts: Mutex::default(),
+            heard_by_leader: Mutex::default(),
             refusal: watch::Sender::new(None),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             failure: watch::Sender::new(None),

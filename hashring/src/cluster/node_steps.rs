@@ -3,7 +3,8 @@
 //! A node that joins owns slots once those who read have had time to learn of it. If it has the name of
 //! another node it is meant to replace that one: it takes over as soon as the other has been silent for
 //! long, and then at once. What a disk held that is gone is then on one disk less, until the
-//! others have uploaded it; no second node of the same replica group is replaced before that.
+//! others have uploaded it; no second node of the same replica group is replaced before that. If the old
+//! one was a voter, its tombstone names the successor; who votes is not decided here.
 //!
 //! A node that drains gives its slots away in waves, uploads all that it holds, is read from a while
 //! longer, and is then safe to delete. When it is not there any more it has left, for good.
@@ -61,8 +62,10 @@ impl Facts {
 pub enum NodeStep {
     /// Nothing.
     Stay,
-    /// It waits for this, in words.
+    /// It waits for this, in words, and need not be looked after.
     Wait(String),
+    /// It waits for this, in words, and a person should look.
+    Warn(String),
     /// The leader has to propose this.
     Propose(Box<Command>),
 }
@@ -99,7 +102,7 @@ fn active(node: &Node, facts: &Facts, timers: &ClusterTimers) -> NodeStep {
     if silent < timers.replace_grace {
         return NodeStep::Stay;
     }
-    NodeStep::Wait(format!(
+    NodeStep::Warn(format!(
         "nothing was heard of it for {silent:.0?}; it keeps its slots until it is replaced or given up"
     ))
 }
@@ -136,11 +139,11 @@ fn drained(node: &Node, facts: &Facts, timers: &ClusterTimers) -> NodeStep {
 /// What a lost node holds is for people to decide.
 fn lost(state: &RingState, node: &Node) -> NodeStep {
     let slots = state.slots_held(node.number);
-    NodeStep::Wait(if node.forgotten {
-        format!("it was given up; {slots} slots are still to be moved away")
+    if node.forgotten {
+        NodeStep::Wait(format!("it was given up; {slots} slots are still to be moved away"))
     } else {
-        format!("it is lost and holds {slots} slots: it has to be replaced or given up")
-    })
+        NodeStep::Warn(format!("it is lost and holds {slots} slots: it has to be replaced or given up"))
+    }
 }
 
 /// A node may own slots when readers know it.
@@ -195,7 +198,7 @@ fn replacement(
         ));
     }
     if old.pool != new.pool || old.zone != new.zone {
-        return wait(format!(
+        return NodeStep::Warn(format!(
             "it cannot replace node {} of the same name: that is in pool {} and zone {:?}, not in pool {} and zone {:?}",
             old.uid, old.pool, old.zone, new.pool, new.zone
         ));
@@ -204,10 +207,13 @@ fn replacement(
         return wait(format!("node {} of the same name is drained, and is about to leave", old.uid));
     }
     if policies.replace == ReplacePolicy::Manual {
-        return wait(format!("an operator has to let it replace node {} of the same name", old.uid));
+        return NodeStep::Warn(format!(
+            "an operator has to let it replace node {} of the same name",
+            old.uid
+        ));
     }
     if let Some(other) = state.take_over_near(old.uid) {
-        return wait(format!(
+        return NodeStep::Warn(format!(
             "node {} of the same name shares slots with {}, which took over from another lately: a second one is replaced when what is left of the first is uploaded, or by force",
             old.uid, other.name
         ));

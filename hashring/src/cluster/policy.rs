@@ -9,6 +9,9 @@ pub struct ClusterPolicies {
     pub join: JoinPolicy,
     /// Whether nodes of the same name replace dead ones by themselves.
     pub replace: ReplacePolicy,
+    /// Whether fewer copies are kept than the cluster was founded with as long as there are too few
+    /// nodes. Without it nothing is written then.
+    pub rf_allow_degraded: bool,
     /// How many copies of each series the node expects of a cluster that it joins; none for any number.
     pub expected_replicas: Option<ReplicaCount>,
 }

@@ -104,7 +104,7 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
             }
         }
         match shared.tell_leader(cluster).await {
-            Ok(()) => {}
+            Ok(()) => *shared.heard_by_leader.lock() = Some(std::time::Instant::now()),
             Err(ProposeFailed::Cloned(why)) => {
                 shared.fail(ClusterFailure::Cloned(why));
                 return std::future::pending().await;

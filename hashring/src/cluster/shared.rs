@@ -19,7 +19,8 @@ use super::{
     machine::{Outcome, RingMachine},
     node::ClusterFailure,
     node_steps::{Facts, NodeStep, node_step},
-    objections::objection,
+    objections::{HEARTBEATS_COUNTED, objection},
+    overview,
     publisher::Publisher,
     soft::{Cloned, ProcessId, Report, SoftState, SoftTable},
     status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     ids::{NodeNumber, Uid, UnixMillis},
     raft::{Identity, Peer, ProposeError, RaftNode, StartError as RaftStartError},
-    ring::{Command, Node, NodeRegistration, NodeState, Rejected},
+    ring::{Command, Node, NodeRegistration, NodeState, Rejected, RingState},
 };
 
 /// So many others may watch the ring at one node: far more than a cluster has nodes for each voter.
@@ -54,6 +55,8 @@ pub struct Shared {
     pub report: Mutex<Report>,
     /// What this node knows of the others, as long as it leads.
     pub facts: Mutex<Option<Arc<Facts>>>,
+    /// When a leader last heard of this node.
+    pub heard_by_leader: Mutex<Option<Instant>>,
     /// Where the leader was last found.
     pub leader: Mutex<Option<String>>,
     /// Why the cluster last refused to register the node, as long as it does.
@@ -308,7 +311,7 @@ impl Shared {
         let waiting = |node: &Node| {
             let facts = facts.as_ref()?;
             match node_step(state, node, facts, &self.config.timers, &self.config.policies) {
-                NodeStep::Wait(what) => Some(what),
+                NodeStep::Wait(what) | NodeStep::Warn(what) => Some(what),
                 NodeStep::Stay | NodeStep::Propose(_) => None,
             }
         };
@@ -325,6 +328,7 @@ impl Shared {
                 addresses: node.addresses.clone(),
                 version: node.version.clone(),
                 slots: slots.get(&node.number).copied().unwrap_or_default(),
+                since: node.since,
                 waiting: waiting(node),
                 report: reports(node.uid),
             })
@@ -340,9 +344,49 @@ impl Shared {
             digest: state.digest(),
             min_write_epoch: state.min_write_epoch(),
             nodes_version: state.nodes_version(),
+            has_quorum: self.has_quorum(),
+            epochs: overview::epochs(state),
+            pools: overview::pools(state),
+            tokens: overview::tokens(state),
+            problems: self.problems(state),
             raft: self.raft_status(),
             nodes,
         }
+    }
+
+    /// Whether commands are taken, as far as this node can tell.
+    fn has_quorum(&self) -> bool {
+        if let Some(status) = self.raft.get().map(RaftNode::status).filter(|status| status.is_leader) {
+            let patience = self.config.raft.election_timeout_max * 2;
+            return status.quorum_acked_ago.is_some_and(|ago| ago <= patience);
+        }
+        let patience = self.config.timers.heartbeat * HEARTBEATS_COUNTED;
+        self.heard_by_leader.lock().is_some_and(|at| at.elapsed() <= patience)
+    }
+
+    /// What people should know about this node's part in the cluster.
+    fn problems(&self, state: &RingState) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(failure) = self.failure.borrow().as_ref() {
+            problems.push(failure.to_string());
+        }
+        if let Some(refusal) = self.refusal.borrow().as_ref() {
+            problems.push(format!("the cluster refuses this node: {refusal}"));
+        }
+        let replicas = state.cluster().map(|cluster| cluster.replicas);
+        if let (Some(own), Some(known)) = (self.config.policies.expected_replicas, replicas)
+            && own != known
+        {
+            let (node, cluster) = (own.get(), known.get());
+            problems.push(Rejected::ReplicasDiffer { node, cluster }.to_string());
+        }
+        if self.membership().is_some() && !self.has_quorum() {
+            problems.push(
+                "no leader with a quorum is known: the last ring stays in use, and nothing can be changed"
+                    .to_owned(),
+            );
+        }
+        problems
     }
 
     fn raft_status(&self) -> Option<RaftStatus> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{ClusterId, Digest, NodeNumber, NodesVersion, RingEpoch, Uid, UnixMillis},
+    ids::{ClusterId, Digest, NodeNumber, NodesVersion, PoolName, RingEpoch, TokenId, Uid, UnixMillis},
     ring::{Addresses, NodeState},
 };
 
@@ -28,10 +28,60 @@ pub struct ClusterStatus {
     pub min_write_epoch: RingEpoch,
     /// The version of its list of nodes.
     pub nodes_version: NodesVersion,
+    /// Whether commands are taken, as far as the node can tell: it leads and a majority answers it, or it
+    /// was heard by a leader a short while ago.
+    pub has_quorum: bool,
+    /// The steps to the latest epochs, the newest last.
+    pub epochs: Vec<EpochStatus>,
+    /// The pools, and what is wrong with them.
+    pub pools: Vec<PoolStatus>,
+    /// The tokens with which nodes may join.
+    pub tokens: Vec<TokenStatus>,
+    /// What people should know, whatever it is about.
+    pub problems: Vec<String>,
     /// How it is doing in Raft, if it is a voter.
     pub raft: Option<RaftStatus>,
     /// The nodes that it knows, in the order of their numbers.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// How an epoch came about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochStatus {
+    /// The epoch.
+    pub epoch: RingEpoch,
+    /// The digest that goes with it.
+    pub digest: Digest,
+    /// What changed.
+    pub change: String,
+    /// Why, if that is known.
+    pub reason: Option<String>,
+}
+
+/// A group of nodes with a table of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: PoolName,
+    /// How many nodes are in it.
+    pub nodes: usize,
+    /// How many of them may own slots.
+    pub members: usize,
+    /// How many nodes own each slot; none as long as there is no table.
+    pub replicas: Option<u8>,
+    /// What is wrong, for people.
+    pub problems: Vec<String>,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// Its public part.
+    pub id: TokenId,
+    /// When it ends.
+    pub expires: UnixMillis,
+    /// How many more nodes may join with it.
+    pub uses_left: u32,
 }
 
 /// A voter as it sees itself.
@@ -70,11 +120,13 @@ pub struct NodeStatus {
     pub weight: u32,
     /// Where it is in its life.
     pub state: NodeState,
+    /// Since which version of the list of nodes it is in that state.
+    pub since: NodesVersion,
     /// Where it is reached.
     pub addresses: Addresses,
     /// Version of its program.
     pub version: String,
-    /// In how many rows of tables it is.
+    /// In how many rows of tables it is; of one that drains or was given up, how many are left to move.
     pub slots: u32,
     /// What it waits for, for people; only the leader knows.
     pub waiting: Option<String>,

@@ -157,6 +157,7 @@ impl RingState {
             moves: plan.moves.clone(),
         };
         let applied = self.change_mapping(cluster, change)?;
+        self.note_reason(plan.reason.clone());
         self.recent_plans.push_back((plan.plan_id, self.epoch(), self.digest));
         if self.recent_plans.len() > RECENT_PLANS {
             self.recent_plans.pop_front();
@@ -323,6 +324,14 @@ impl RingState {
         }
         self.feature_level = level;
         Ok(Applied::Done)
+    }
+
+    /// Remembers why the current epoch came about.
+    pub(super) fn note_reason(&mut self, reason: String) {
+        self.reasons.push_back((self.epoch(), reason));
+        if self.reasons.len() > Self::EPOCHS_KEPT {
+            self.reasons.pop_front();
+        }
     }
 
     /// Raises the epoch below which writes are refused.

@@ -188,9 +188,14 @@ impl RingState {
             return Err(Rejected::ReplacedLately(other.uid));
         }
         let took_over = at.and_then(|at| self.take_over(old, at));
+        let reason = format!("{} took over from {}", successor.name, old.name);
         let (old_number, no_slots_since) = (old.number, old.no_slots_since);
         let (applied, min_write_epoch) = match self.inheritance(dead, new) {
-            Some(change) => (self.change_mapping(cluster, change)?, self.epoch()),
+            Some(change) => {
+                let applied = self.change_mapping(cluster, change)?;
+                self.note_reason(reason);
+                (applied, self.epoch())
+            }
             None => (Applied::Done, no_slots_since),
         };
         self.raise_min_write_epoch(min_write_epoch);

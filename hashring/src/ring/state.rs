@@ -23,6 +23,9 @@ pub struct RingState {
     pub(super) min_write_epoch: RingEpoch,
     /// The steps to the latest epochs, the newest last; at most [`Self::EPOCHS_KEPT`].
     pub(super) deltas: VecDeque<RingDelta>,
+    /// Why the latest epochs came about, as far as somebody said so; at most [`Self::EPOCHS_KEPT`].
+    #[serde(default)]
+    pub(super) reasons: VecDeque<(RingEpoch, String)>,
     /// Plans that were applied lately, with the epochs they led to.
     pub(super) recent_plans: VecDeque<(PlanId, RingEpoch, Digest)>,
     pub(super) nodes: BTreeMap<Uid, Node>,
@@ -136,6 +139,11 @@ impl RingState {
         let steps: Vec<&RingDelta> = self.deltas.iter().filter(|delta| delta.epoch > epoch).collect();
         let missing = self.epoch().0.checked_sub(epoch.0)?;
         (steps.len() as u64 == missing).then_some(steps)
+    }
+
+    /// Why an epoch came about, if somebody said so and it is one of the latest.
+    pub fn reason_of(&self, epoch: RingEpoch) -> Option<&str> {
+        self.reasons.iter().find(|(of, _)| *of == epoch).map(|(_, reason)| reason.as_str())
     }
 
     /// All nodes that are not gone, and lost ones that still hold slots.

@@ -135,6 +135,8 @@ pub(crate) fn check_invariants(state: &RingState) {
         assert_eq!(state.tombstone(node.uid).is_some(), is_lost);
         assert!(!is_lost || state.holds_slots(node.number), "a lost node without slots is not listed");
         assert_ne!(node.state, NodeState::Left);
+        assert!(!node.forgotten || is_lost, "{} is given up and there", node.number);
+        assert!(node.took_over.as_ref().is_none_or(|it| !it.waits_for.is_empty()));
         assert!(node.features >= state.feature_level() || is_lost);
     }
     for pool in state.mapping().tenants.values().filter_map(|tenant| tenant.pool.as_ref()) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf,
 use tokio::{net::TcpListener, task::JoinHandle};
 use weir_hashring::{
     cluster::{ClusterConfig, ClusterNode, ClusterPolicies, ClusterTimers, Report, RingRecord},
-    ids::{Digest, FeatureLevel, NodeNumber, PoolName, ReplicaCount, RingEpoch, SlotCount, Weight},
+    ids::{Digest, FeatureLevel, NodeNumber, PoolName, ReplicaCount, RingEpoch, SlotCount, Uid, Weight},
     raft::RaftConfig,
     ring::{Addresses, NodeState, RingState},
     table::Table,
@@ -18,6 +18,30 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Waits for what must come.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// Looks again and again until there is what must come.
+pub async fn shown<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let looks = async {
+        loop {
+            ticks.tick().await;
+            if let Some(found) = look() {
+                return found;
+            }
+        }
+    };
+    soon(what, looks).await
+}
+
+/// Waits until one of these nodes, the one that leads, says that it waits with a node for this.
+pub async fn waits(nodes: &[&TestNode], uid: Uid, what: &str) {
+    let look = || {
+        let statuses = nodes.iter().map(|node| node.node().status());
+        let of_leader = statuses.flat_map(|status| status.nodes).filter(|node| node.uid == uid);
+        of_leader.filter_map(|node| node.waiting).find(|waiting| waiting.contains(what))
+    };
+    shown(what, look).await;
 }
 
 /// A node that may run or not.
@@ -158,6 +182,19 @@ impl TestNode {
 
 /// Starts nodes that found a cluster together, in as many zones, and waits for its first table.
 pub async fn found(dir: &std::path::Path, count: u32, change: impl Fn(&mut ClusterConfig)) -> Vec<TestNode> {
+    let nodes = start_founders(dir, count, change).await;
+    for node in &nodes {
+        node.ring("there is a table", |state| !table(state).is_empty()).await;
+    }
+    nodes
+}
+
+/// Starts nodes that found a cluster together, in as many zones.
+pub async fn start_founders(
+    dir: &std::path::Path,
+    count: u32,
+    change: impl Fn(&mut ClusterConfig),
+) -> Vec<TestNode> {
     let mut places = Vec::new();
     for _ in 0..count {
         places.push(Place::bind().await);
@@ -171,9 +208,6 @@ pub async fn found(dir: &std::path::Path, count: u32, change: impl Fn(&mut Clust
         config.bootstrap_expect = count;
         change(&mut config);
         nodes.push(TestNode::start(config, place).await);
-    }
-    for node in &nodes {
-        node.ring("there is a table", |state| !table(state).is_empty()).await;
     }
     nodes
 }

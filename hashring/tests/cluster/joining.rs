@@ -8,7 +8,7 @@ use weir_hashring::{
     ring::{Command, NodeState, Rejected, RingState, TokenFault},
 };
 
-use crate::harness::{Place, TestNode, config, found, soon, state_of};
+use crate::harness::{Place, TestNode, config, found, shown, soon, state_of};
 
 fn small(config: &mut ClusterConfig) {
     config.replicas = ReplicaCount::new(1).unwrap();
@@ -164,15 +164,12 @@ async fn of_two_copies_of_a_node_one_must_stop() {
     original.start_again().await;
     let uid = original.node().uid();
     let hears_of = async |boot: u64| {
-        let is_heard = async || loop {
+        let look = || {
             let status = one.node().status();
-            let node = status.nodes.iter().find(|node| node.uid == uid).unwrap();
-            if node.report.as_ref().is_some_and(|report| report.boot == boot) {
-                return;
-            }
-            tokio::task::yield_now().await;
+            let report = status.nodes.into_iter().find(|node| node.uid == uid)?.report;
+            report.filter(|report| report.boot == boot)
         };
-        soon("the leader hears of it", is_heard()).await;
+        shown("the leader hears of it", look).await;
     };
     hears_of(2).await;
     // Both were started twice.

@@ -6,4 +6,5 @@ mod harness;
 mod joining;
 mod leaving;
 mod replacing;
+mod shown;
 mod strangers;

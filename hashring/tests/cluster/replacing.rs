@@ -8,7 +8,7 @@ use weir_hashring::{
     ring::{Applied, Command, NodeState, RingState},
 };
 
-use crate::harness::{Place, TestNode, config, found, soon, table};
+use crate::harness::{Place, TestNode, config, found, shown, soon, table, waits};
 
 fn slots_of(state: &RingState, uid: Uid) -> Vec<(Slot, usize)> {
     let number = state.node(uid).map_or(NodeNumber(0), |node| node.number);
@@ -30,7 +30,7 @@ async fn in_place_of(dir: &Path, node: &TestNode, peer: &TestNode) -> TestNode {
 /// Six nodes in three zones, so that there are two replica groups; the first three are voters.
 async fn two_groups(dir: &Path, change: impl Fn(&mut ClusterConfig)) -> Vec<TestNode> {
     let soon_silent = |config: &mut ClusterConfig| {
-        config.timers.replace_grace = Duration::from_millis(1500);
+        config.timers.replace_grace = Duration::from_secs(3);
         change(config);
     };
     let mut nodes = found(dir, 3, soon_silent).await;
@@ -57,19 +57,6 @@ async fn has_replaced(node: &TestNode, old: Uid, new: Uid) -> Arc<RingRecord> {
         successor == Some(new) && state.node(old).is_none()
     };
     node.ring("the node is replaced", is_replaced).await
-}
-
-/// Waits until the leader says this of a node that it waits with.
-async fn is_waited(nodes: &[&TestNode], uid: Uid, what: &str) {
-    let is_shown = async || loop {
-        let statuses = nodes.iter().map(|node| node.node().status());
-        let of_leader = statuses.flat_map(|status| status.nodes).filter(|node| node.uid == uid);
-        if of_leader.filter_map(|node| node.waiting).any(|waiting| waiting.contains(what)) {
-            return;
-        }
-        tokio::task::yield_now().await;
-    };
-    soon(what, is_shown()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,20 +108,16 @@ async fn an_empty_disk_takes_the_place_of_a_dead_one() {
         let node = status.nodes.into_iter().find(|node| node.uid == second_old);
         node.and_then(|node| node.report).is_some_and(|report| report.uploaded_through == Some(took_over.at))
     };
-    let is_heard = async || {
-        while !nodes[..3].iter().any(|node| says(node.node().status())) {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon("the leader hears of the upload", is_heard()).await;
+    let voters_say = || nodes[..3].iter().any(|node| says(node.node().status())).then_some(());
+    shown("the leader hears of the upload", voters_say).await;
     nodes[dead].stop().await;
     let mut second = in_place_of(dir.path(), &nodes[dead], &nodes[1]).await;
     let voters: Vec<&TestNode> = nodes[..3].iter().collect();
-    is_waited(&voters, second.node().uid(), "took over from another lately").await;
+    waits(&voters, second.node().uid(), "took over from another lately").await;
     for node in nodes.iter().filter(|node| took_over.waits_for.contains(&uid_of(node))) {
         node.node().report(report(took_over.at.0 - 1));
     }
-    is_waited(&voters, uid, "have not uploaded yet").await;
+    waits(&voters, uid, "have not uploaded yet").await;
     assert!(nodes[0].node().ring_state().node(second_old).is_some());
     for node in nodes.iter().filter(|node| took_over.waits_for.contains(&uid_of(node))) {
         node.node().report(report(took_over.at.0));
@@ -164,7 +147,7 @@ async fn an_operator_replaces_by_hand() {
     let mut new = in_place_of(dir.path(), &nodes[3], &nodes[1]).await;
     let uid = new.node().uid();
     let voters: Vec<&TestNode> = nodes[..3].iter().collect();
-    is_waited(&voters, uid, "an operator has to let it").await;
+    waits(&voters, uid, "an operator has to let it").await;
     let replace = Command::ReplaceNode { dead: old, new: uid, force: false, at: None };
     let applied = soon("the leader answers", nodes[5].node().propose(replace)).await;
     assert!(matches!(applied, Ok(Applied::Ring { .. })), "{applied:?}");

@@ -254,6 +254,12 @@ const CLUSTER: &[Flag] = &[
         "auto",
         "Whether a node with an empty disk takes the place of the dead one of its name by itself.",
     ),
+    flag(
+        "cluster.rf-allow-degraded",
+        Switch,
+        "false",
+        "Make a ring with fewer owners of a slot while there are fewer nodes than --receive.replication-factor.",
+    ),
     flag("cluster.slots", Count, "4096", "Slots of the ring, for ever; only when a cluster is founded."),
     flag("data.path", Text, "", "Directory for who the node is and for the ring; a node of a cluster needs one, not in --tsdb.path."),
     flag("node.name", Text, "", "Name of this node, which no other has. Default: the host name."),

@@ -312,6 +312,7 @@ impl Judge<'_> {
                 _ => ReplacePolicy::Auto,
             },
             expected_replicas: Some(replicas),
+            rf_allow_degraded: self.switch("cluster.rf-allow-degraded"),
         }
     }
 

@@ -199,8 +199,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         dead: Uid(dead),
         new: Uid(new),
         force,
-        at: force.then_some(UnixMillis(5)),
+        at: Some(UnixMillis(5)),
     });
+    let forget = uid().prop_map(|uid| Command::ForgetNode { uid: Uid(uid), reason: String::new() });
+    let close = uid().prop_map(|uid| Command::CloseTakeOver { uid: Uid(uid), at: UnixMillis(5) });
     let set_tenant =
         (tenant(), proptest::option::of(pool()), 0..300_u32).prop_map(|(tenant, pool, slots)| {
             let slots = TenantSlots::new(slots).map_or(Setting::Clear, Setting::Set);
@@ -225,6 +227,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => set_state,
         2 => update,
         3 => replace,
+        1 => forget,
+        2 => close,
         2 => set_tenant,
         1 => tenant().prop_map(|tenant| Command::DeleteTenant { tenant }),
         2 => (other_pool(), matchers).prop_map(|(name, matchers)| Command::SetPool { name, matchers }),
@@ -341,8 +345,10 @@ fn random_logs_reach_most_outcomes() {
         "ApplyPlan StalePlan",
         "ApplyPlan Row",
         "ApplyPlan Move",
+        "CloseTakeOver Done",
         "DeletePool Ring",
         "DeletePool PoolInUse",
+        "ForgetNode Done",
         "RegisterNode Gone",
         "RegisterNode NameTaken",
         "RegisterNode Node",
