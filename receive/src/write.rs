@@ -40,13 +40,14 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use weir_tsdb::{Labels, LabelsBuilder};
 
 use crate::{
     replicate::{
         Peers,
         routing::{Routing, TenantRing},
     },
-    tenants::{TenantName, Tenants, WriteMetrics},
+    tenants::{Tenant, TenantName, Tenants, WriteMetrics},
 };
 use admission::Admission;
 use ingest::Scratch;
@@ -207,6 +208,20 @@ impl WriteState {
             let generation = rules.generation + u32::from(!keeps_slots);
             Rules { generation, routing: Some(routing.clone()) }
         });
+    }
+
+    /// Labels that all series of `tenant` carry towards readers and in block metadata: its own, and
+    /// those of its ring on top.
+    pub fn external_labels(&self, tenant: &Tenant) -> Labels {
+        let rules = self.rules.load();
+        let of_ring =
+            rules.routing.as_ref().and_then(|routing| routing.external_labels(tenant.name.as_str()));
+        let Some(of_ring) = of_ring else { return tenant.external_labels.clone() };
+        let mut labels = LabelsBuilder::from_labels(&tenant.external_labels);
+        for (name, value) in of_ring {
+            labels.set(name, value);
+        }
+        labels.build()
     }
 
     /// To be called after a change of what labels are judged by: forgets all that was decided about

@@ -42,7 +42,7 @@ use crate::{
         Telemetry,
         tenants::{TenantCollector, TenantStats},
     },
-    tenants::{MayDelete, TenantName, Tenants, TenantsConfig},
+    tenants::{MayDelete, Tenant, TenantName, Tenants, TenantsConfig},
     write::{self, WriteState},
 };
 
@@ -190,6 +190,10 @@ impl Parts {
         let write = WriteState::with_peers(config, tenants.clone(), self.peers.clone());
         let ring = self.ring(&write).await?;
         let write_router = write::router(write.clone());
+        if let Some(uploads) = &self.uploads {
+            let write = write.clone();
+            uploads.set_labels(move |tenant| write.external_labels(tenant));
+        }
         let set = self.opened.set(Opened { tenants, write, write_router, ring: Mutex::new(ring) });
         assert!(set.is_ok(), "a node is opened once");
         self.wait_for_peers().await;
@@ -361,13 +365,13 @@ impl TenantSource for OpenTenants {
     }
 
     fn tenants(&self) -> Vec<TenantView> {
-        let open = self.opened.get().map(|opened| opened.tenants.list()).unwrap_or_default();
-        let view = |tenant: Arc<crate::tenants::Tenant>| TenantView {
+        let Some(opened) = self.opened.get() else { return Vec::new() };
+        let view = |tenant: Arc<Tenant>| TenantView {
             tenant: tenant.name.as_str().to_owned(),
-            external_labels: tenant.external_labels.clone(),
+            external_labels: opened.write.external_labels(&tenant),
             db: Arc::new(tenant.db.clone()),
         };
-        open.into_iter().map(view).collect()
+        opened.tenants.list().into_iter().map(view).collect()
     }
 }
 

@@ -1,21 +1,33 @@
 //! Uploads of a node: one shipper per tenant, for tenants that come and go.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
-use weir_tsdb::{block::BlockReader, fs::StdFs};
+use weir_tsdb::{Labels, block::BlockReader, fs::StdFs};
 
 use crate::{
     config::UploadConfig,
     objstore::Bucket,
     ship::{HashFunc, IndexStats, LoopOptions, Shipper, ShipperConfig, ShipperLoop},
-    tenants::{Tenant, Tenants},
+    tenants::{Tenant, TenantName, Tenants},
 };
 
+/// What all series of a tenant carry in block metadata.
+type LabelsOf = Box<dyn Fn(&Tenant) -> Labels + Send + Sync>;
+
 /// The shippers of all tenants, and the bucket they share.
-#[derive(Debug)]
 pub struct Uploads {
+    labels_of: OnceLock<LabelsOf>,
+    /// The labels that each tenant's shipper was made with.
+    shipped_as: Mutex<HashMap<TenantName, Labels>>,
     shippers: Arc<ShipperLoop>,
     bucket: Bucket,
     interval: Duration,
@@ -29,12 +41,21 @@ impl Uploads {
         let interval = config.interval;
         let options = LoopOptions { interval, backoff_max: 10 * interval, ..LoopOptions::default() };
         Self {
+            labels_of: OnceLock::new(),
+            shipped_as: Mutex::default(),
             shippers: ShipperLoop::new(options),
             bucket,
             interval,
             hash_func: config.hash_files.then_some(HashFunc::Sha256),
             concurrency: config.concurrency,
         }
+    }
+
+    /// Says what labels blocks get, which may change with the ring; once. Before, and without, they are
+    /// those of the tenant.
+    pub fn set_labels(&self, labels_of: impl Fn(&Tenant) -> Labels + Send + Sync + 'static) {
+        let set = self.labels_of.set(Box::new(labels_of));
+        assert!(set.is_ok(), "a node is opened once");
     }
 
     /// Whether block `ulid` of `tenant` is in the bucket, verified. Not so while nobody has looked.
@@ -78,21 +99,36 @@ impl Uploads {
         }
     }
 
+    /// Ships the blocks of a tenant from now on, with the labels that they get now.
     fn join(&self, tenant: &Tenant) {
-        if self.shippers.uploaded(tenant.name.as_str()).is_some() {
+        let labels = match self.labels_of.get() {
+            Some(labels_of) => labels_of(tenant),
+            None => tenant.external_labels.clone(),
+        };
+        let mut shipped_as = self.shipped_as.lock();
+        if shipped_as.get(&tenant.name) == Some(&labels) {
             return;
         }
-        let labels = tenant.external_labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut config = ShipperConfig::new(&tenant.dir, tenant.name.as_str(), labels.collect());
+        let pairs = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut config = ShipperConfig::new(&tenant.dir, tenant.name.as_str(), pairs.collect());
         config.hash_func = self.hash_func;
         config.upload_concurrency = self.concurrency;
         config.index_stats = Some(Arc::new(index_stats));
         match Shipper::new(config, self.bucket.clone()) {
-            Ok(shipper) => drop(self.shippers.add(shipper)),
+            Ok(shipper) => {
+                self.shippers.add(shipper);
+                shipped_as.insert(tenant.name.clone(), labels);
+            }
             Err(error) => {
                 tracing::error!(tenant = %tenant.name, %error, "blocks of this tenant are not uploaded");
             }
         }
+    }
+}
+
+impl fmt::Debug for Uploads {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Uploads").field("bucket", &self.bucket).finish_non_exhaustive()
     }
 }
 

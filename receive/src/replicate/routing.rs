@@ -7,7 +7,7 @@
 //! There are two kinds of rings, those of a file and the one that the nodes of a cluster agree on. What
 //! differs stands here; the write path sees slots and members.
 
-use std::{slice, sync::Arc};
+use std::{collections::BTreeMap, slice, sync::Arc};
 
 use weir_hashring::{
     ids::{Slot, Uid},
@@ -177,6 +177,12 @@ impl Routing {
             Ring::File { lookup, .. } => lookup.rings().replication_factor(),
             Ring::Cluster(view) => view.replicas().as_len(),
         }
+    }
+
+    /// Labels that the ring of `tenant` adds to all its series towards readers; `None` if it adds none.
+    pub fn external_labels(&self, tenant: &str) -> Option<&BTreeMap<String, String>> {
+        let ring = self.rings()?.ring_for(tenant)?;
+        Some(ring.external_labels()).filter(|labels| !labels.is_empty())
     }
 
     /// The rings of a file, for metrics.

@@ -60,7 +60,11 @@ impl Cluster {
         let endpoints: Vec<String> = (0..count)
             .map(|node| format!(r#"{{"address": "{}", "az": "{}"}}"#, self.endpoint(node), self.zones[node]))
             .collect();
-        format!(r#"[{{"hashring": "test", "endpoints": [{}]}}]"#, endpoints.join(", "))
+        let labels = format!(r#"{{"region": "of-{count}"}}"#);
+        format!(
+            r#"[{{"hashring": "test", "external_labels": {labels}, "endpoints": [{}]}}]"#,
+            endpoints.join(", ")
+        )
     }
 
     async fn start(&self, nodes: std::ops::Range<usize>) -> Vec<Process> {
@@ -329,6 +333,9 @@ async fn a_ring_file_is_changed_under_load() {
     cluster.wait_for_streams(0..4).await;
     for _ in 0..5 {
         sent.insert(step(4).await);
+    }
+    for site in &cluster.sites {
+        assert_eq!(site.external_label("region").await, "of-4", "the labels of the ring in force");
     }
     let mut union: Times = BTreeMap::new();
     for node in 0..4 {

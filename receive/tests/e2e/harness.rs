@@ -233,7 +233,7 @@ impl NodeSite {
                 other => panic!("unexpected frame {other:?}"),
             };
             let labels = series.labels.iter().map(|label| (label.name.as_str(), label.value.as_str()));
-            let own = labels.filter(|(name, _)| !["tenant_id", "receive_replica"].contains(name));
+            let own = labels.filter(|(name, _)| !["tenant_id", "receive_replica", "region"].contains(name));
             let samples = content.entry(Labels::from_pairs(own)).or_default();
             for chunk in series.chunks {
                 let raw = chunk.raw.unwrap();

@@ -227,7 +227,7 @@ async fn a_killed_node_changes_no_ring_and_fails_no_request() {
     let ring = cluster.ring(0).await;
     let mut t = now_ms() - 3_000_000;
     let mut acknowledged = Times::new();
-    for victim in 0..3 {
+    for victim in [0, 1, 2] {
         let alive: Vec<usize> = (0..3).filter(|node| *node != victim).collect();
         let mut killed: Option<Instant> = None;
         for step in 0..80 {
@@ -372,7 +372,7 @@ fn without_a_quorum_of_raft_everything_but_changes_goes_on() {
             .await;
         }
         write_to(&[0, 1, 2]).await;
-        for node in 0..3 {
+        for node in [0, 1, 2] {
             processes[node].take().unwrap().stop();
             let others: Vec<usize> = (0..3).filter(|other| *other != node).collect();
             write_to(&others).await;

@@ -253,7 +253,8 @@ async fn nodes_come_and_go_under_load() {
     writer.await.unwrap();
     let rounds = reader.await.unwrap();
     assert!(rounds >= 5, "{rounds} rounds of reading");
-    for site in load.sites.lock().iter() {
+    let sites = load.sites.lock().clone();
+    for site in sites {
         let refused = site.metric("weir_replication_batches_refused_total{reason=\"not_owner\"}").await;
         assert_eq!(refused, Some(0.0));
     }
