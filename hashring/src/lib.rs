@@ -7,6 +7,7 @@
 //! else here is the ring of a cluster, whose [`ring`] state is changed by commands that [`raft`]
 //! brings to all nodes in one order. [`cluster`] runs all that on a node.
 
+mod aside;
 pub mod cluster;
 pub mod fencing;
 pub mod ids;

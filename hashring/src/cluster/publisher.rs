@@ -6,7 +6,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 use super::ring_file::{self, RingRecord};
-use crate::view::RingView;
+use crate::{aside::aside, view::RingView};
 
 /// What [`super::ClusterNode::view`] gives: none until the node knows a ring.
 pub type ViewReceiver = watch::Receiver<Option<Arc<RingView>>>;
@@ -58,7 +58,7 @@ impl Publisher {
             let view = RingView::new(&record.state).map(Arc::new);
             Ok(Some((Arc::new(record), view)))
         };
-        if let Some((record, view)) = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?? {
+        if let Some((record, view)) = aside(work).await.map_err(io::Error::other)?? {
             self.record.send_replace(record);
             self.view.send_replace(view);
         }

@@ -20,6 +20,7 @@ use super::{
         StorageIoError, Types,
     },
 };
+use crate::aside::aside;
 
 #[cfg(test)]
 pub(super) mod counter;
@@ -257,5 +258,5 @@ async fn save(snapshots: &SnapshotFiles, snapshot: StoredSnapshot) -> Result<(),
 
 /// Runs what encodes much or waits for the disk on a thread that may wait.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    aside(work).await.map_err(io::Error::other)?
 }

@@ -213,6 +213,7 @@ impl<T: Transport> RaftNetwork<Types> for Connection<T> {
         let body = encode_snapshot(&SnapshotHead { vote, meta: snapshot.meta }, &snapshot.snapshot);
         let body = body.map_err(|error| NetworkError::new(&error))?;
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             answer = self.call(RequestKind::Snapshot, body, option.hard_ttl()) => {
                 answer.map_err(|error| unreachable(&error).into())

@@ -22,9 +22,10 @@ use super::{
     membership::Members,
     network::{self, Network, RaftRequest, RaftResponse, Refusal, Transport},
     snapshots::SnapshotFiles,
-    store::{ENTRY_BYTES_MAX, RaftStore, StoreError},
+    store::{ENTRY_BYTES_MAX, OnDisk, RaftStore, Storage, StoreError},
     types::{EncodedCommand, Member, Peer, RaftId, Types},
 };
+use crate::aside::aside;
 
 /// What an entry has besides its command.
 const ENTRY_BYTES_BESIDES: usize = 256;
@@ -145,9 +146,20 @@ impl<M: Machine> RaftNode<M> {
         path: &Path,
         transport: T,
     ) -> Result<RaftNode<M>, StartError> {
+        RaftNode::start_on(config, identity, path, transport, Arc::new(OnDisk)).await
+    }
+
+    /// [`RaftNode::start`] with vote and log elsewhere than on the disk.
+    pub async fn start_on<T: Transport>(
+        config: RaftConfig,
+        identity: Identity,
+        path: &Path,
+        transport: T,
+        storage: Arc<dyn Storage>,
+    ) -> Result<RaftNode<M>, StartError> {
         let library_config = Arc::new(config.validate().map_err(StartError::Config)?);
         let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || open::<M>(&path)).await;
+        let opened = aside(move || open::<M>(&path, storage.as_ref())).await;
         let (store, snapshots, machine) = opened.map_err(|error| StartError::Raft(error.to_string()))??;
         let (published, ids) = (machine.watch(), machine.watch_ids());
         let network = Network { identity: identity.clone(), transport, pause: config.heartbeat };
@@ -323,12 +335,12 @@ fn is_stop(fatal: &openraft::error::Fatal<RaftId>) -> bool {
 
 type Opened<M> = (RaftStore, SnapshotFiles, MachineStore<M>);
 
-fn open<M: Machine>(path: &Path) -> Result<Opened<M>, StartError> {
+fn open<M: Machine>(path: &Path, storage: &dyn Storage) -> Result<Opened<M>, StartError> {
     let snapshots_path = path.join("snapshots");
     let failed = |source| StartError::Snapshots { path: snapshots_path.clone(), source };
     let snapshots = SnapshotFiles::open(&snapshots_path).map_err(failed)?;
     let machine = MachineStore::open(snapshots.clone())?;
-    let store = RaftStore::open(&path.join("log"))?;
+    let store = storage.open(&path.join("log"))?;
     let covered = machine.entries_applied();
     if let Some(purged) = store.purged()
         && covered <= purged.index
@@ -345,5 +357,5 @@ fn open<M: Machine>(path: &Path) -> Result<Opened<M>, StartError> {
 
 async fn close(store: RaftStore) {
     // It fails only if closing panics, and then there is nothing more to close.
-    let _ = tokio::task::spawn_blocking(move || store.close()).await;
+    let _ = aside(move || store.close()).await;
 }

@@ -14,7 +14,7 @@
 //! way in it. `value` describes the format, `disk` the database below and its traps.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     ops::{Bound, RangeBounds},
     path::{Path, PathBuf},
     sync::{
@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 mod contents;
+mod database;
 mod disk;
 mod error;
 #[cfg(test)]
@@ -38,7 +39,9 @@ mod writer;
 
 use contents::Contents;
 pub use contents::Purged;
-use disk::{Change, Disk, SledDisk};
+use database::Disk;
+pub use database::{Change, Database};
+use disk::SledDisk;
 pub use error::StoreError;
 use writer::Write;
 
@@ -74,8 +77,31 @@ struct Shared {
 /// Under one lock, so that memory and disk see the writes in the same order.
 struct State {
     contents: Contents,
-    /// None when closed. Not bounded: who writes the log waits for each write.
-    queue: Option<Sender<Write>>,
+    /// None when closed.
+    target: Option<Target>,
+}
+
+/// Where writes go.
+enum Target {
+    /// To the thread that writes. Not bounded: who writes the log waits for each write.
+    Thread(Sender<Write>),
+    Database(Box<dyn Database>),
+}
+
+/// Where stores are kept.
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Opens the store of a directory. Blocks while the disk works.
+    fn open(&self, path: &Path) -> Result<RaftStore, StoreError>;
+}
+
+/// Stores are kept on the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnDisk;
+
+impl Storage for OnDisk {
+    fn open(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        RaftStore::open(path)
+    }
 }
 
 impl RaftStore {
@@ -123,9 +149,21 @@ impl RaftStore {
         };
         let shared = Shared {
             path: path.to_owned(),
-            state: Mutex::new(State { contents, queue: Some(queue) }),
+            state: Mutex::new(State { contents, target: Some(Target::Thread(queue)) }),
             failure,
             thread: Mutex::new(Some(thread)),
+        };
+        Ok(RaftStore { shared: Arc::new(shared) })
+    }
+
+    /// Opens the store on a database of its own, which stands for the directory `path`.
+    pub fn open_on(path: &Path, mut database: impl Database) -> Result<RaftStore, StoreError> {
+        let contents = Contents::read(&database.load()?).map_err(|damage| damage.of(path))?;
+        let shared = Shared {
+            path: path.to_owned(),
+            state: Mutex::new(State { contents, target: Some(Target::Database(Box::new(database))) }),
+            failure: Arc::default(),
+            thread: Mutex::new(None),
         };
         Ok(RaftStore { shared: Arc::new(shared) })
     }
@@ -224,7 +262,7 @@ impl RaftStore {
     /// Waits until the writes under way are done and the files are closed. Blocks; of all handles,
     /// the first to call it does it, and the others cannot write any more.
     pub fn close(&self) {
-        self.shared.state.lock().queue = None;
+        self.shared.state.lock().target = None;
         if let Some(thread) = self.shared.thread.lock().take()
             && thread.join().is_err()
         {
@@ -241,10 +279,18 @@ impl RaftStore {
         if let Some(cause) = self.shared.failure.get() {
             return Err(dead(cause.to_string()));
         }
-        let mut state = self.shared.state.lock();
-        let queue = state.queue.clone().ok_or(StoreError::Closed)?;
-        let changes = change(&mut state.contents);
-        queue.send(Write { changes, done }).map_err(|_| dead("its thread ended in a panic".to_owned()))
+        let State { contents, target } = &mut *self.shared.state.lock();
+        let target = target.as_mut().ok_or(StoreError::Closed)?;
+        let changes = change(contents);
+        match target {
+            Target::Thread(queue) => queue
+                .send(Write { changes, done })
+                .map_err(|_| dead("its thread ended in a panic".to_owned())),
+            Target::Database(database) => {
+                database.write(changes, done.unwrap_or_else(|| Box::new(drop)));
+                Ok(())
+            }
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Payload;
+use super::{
+    Payload,
+    value::{Assembly, COMMITTED, Damage, LOG_PREFIX, PURGED, VOTE, unseal},
+};
 
 /// Everything up to this index was purged from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,26 @@ pub(super) struct Contents {
 }
 
 impl Contents {
+    /// Puts together what lies under the keys of the store, and checks it.
+    pub(super) fn read(values: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Contents, Damage> {
+        let value =
+            |key: &[u8]| values.get(key).map(|value| Ok(Payload::from(unseal(key, value)?))).transpose();
+        let (vote, committed) = (value(VOTE)?, value(COMMITTED)?);
+        let cut_short = || Damage::Broken("the mark of what was purged is cut short".to_owned());
+        let purged = value(PURGED)?.map(|mark| Purged::decode(&mark).ok_or_else(cut_short)).transpose()?;
+        let mut log = BTreeMap::new();
+        let mut assembly = Assembly::default();
+        for (key, value) in
+            values.range(LOG_PREFIX.to_vec()..).take_while(|(key, _)| key.starts_with(LOG_PREFIX))
+        {
+            log.extend(assembly.take(key, value)?.map(|(index, entry)| (index, entry.into())));
+        }
+        assembly.finish()?;
+        let contents = Contents { vote, committed, purged, log };
+        contents.check().map_err(Damage::Broken)?;
+        Ok(contents)
+    }
+
     /// The log begins behind what was purged and has no hole; otherwise what is wrong.
     pub(super) fn check(&self) -> Result<(), String> {
         let mut expected = self.purged.as_ref().map_or(0, |purged| purged.index.saturating_add(1));

@@ -28,9 +28,10 @@ use std::{
 use tracing::warn;
 
 use super::{
-    contents::{Contents, Purged},
+    contents::Contents,
+    database::{Change, Disk},
     error::StoreError,
-    value::{Assembly, COMMITTED, Damage, LOG_PREFIX, PURGED, VOTE, WRITES, seal, unseal},
+    value::{Damage, WRITES, seal, unseal},
     witness::Witness,
 };
 use crate::raft::files;
@@ -38,29 +39,6 @@ use crate::raft::files;
 const CACHE_BYTES: u64 = 8 << 20;
 /// How long closing waits for sled to let go of its lock. It takes milliseconds.
 const UNLOCK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// One key gets a value, or loses it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Put(Vec<u8>, Vec<u8>),
-    Delete(Vec<u8>),
-}
-
-impl Change {
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Change::Put(key, value) => key.len() + value.len(),
-            Change::Delete(key) => key.len(),
-        }
-    }
-}
-
-/// Where changes go.
-pub(super) trait Disk {
-    /// Does all changes or none, in order, and returns when they would survive a power cut. After
-    /// an error nothing is known about any of them, and nothing more may be written.
-    fn write(&mut self, changes: Vec<Change>) -> Result<(), StoreError>;
-}
 
 /// A database of sled.
 pub(super) struct SledDisk {
@@ -107,63 +85,32 @@ impl SledDisk {
             None => 0,
             Some(Ok(count)) => u64::from_be_bytes(count),
             Some(Err(_)) => {
-                return Err(self.damaged(Damage::Broken("the count of writes is cut short".to_owned())));
+                let what = "the count of writes is cut short".to_owned();
+                return Err(Damage::Broken(what).of(&self.path));
             }
         };
         let seen = self.witness.seen();
         if writes < seen {
             let what = format!("of {seen} writes that were acknowledged only {writes} are there");
-            return Err(self.damaged(Damage::Broken(what)));
+            return Err(Damage::Broken(what).of(&self.path));
         }
         Ok(writes)
     }
 
     /// Reads and checks all that is stored.
     pub(super) fn load(&self) -> Result<Contents, StoreError> {
-        let contents = Contents {
-            vote: self.value(VOTE)?.map(Into::into),
-            committed: self.value(COMMITTED)?.map(Into::into),
-            purged: self.purged()?,
-            log: self.log()?,
-        };
-        contents.check().map_err(|what| StoreError::Corrupt { path: self.path.clone(), what })?;
-        Ok(contents)
+        let mut values = BTreeMap::new();
+        for item in self.db().iter() {
+            let (key, value) = item.map_err(|error| open_error(&self.path, error))?;
+            values.insert(key.to_vec(), value.to_vec());
+        }
+        Contents::read(&values).map_err(|damage| damage.of(&self.path))
     }
 
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let value = self.db().get(key).map_err(|error| open_error(&self.path, error))?;
-        value
-            .map(|value| Ok(unseal(key, &value).map_err(|damage| self.damaged(damage))?.to_vec()))
-            .transpose()
-    }
-
-    fn purged(&self) -> Result<Option<Purged>, StoreError> {
-        let Some(payload) = self.value(PURGED)? else {
-            return Ok(None);
-        };
-        let parsed = Purged::decode(&payload);
-        let damage = || self.damaged(Damage::Broken("the mark of what was purged is cut short".to_owned()));
-        parsed.ok_or_else(damage).map(Some)
-    }
-
-    fn log(&self) -> Result<BTreeMap<u64, super::Payload>, StoreError> {
-        let mut log = BTreeMap::new();
-        let mut assembly = Assembly::default();
-        for item in self.db().scan_prefix(LOG_PREFIX) {
-            let (key, value) = item.map_err(|error| open_error(&self.path, error))?;
-            let entry = assembly.take(&key, &value).map_err(|damage| self.damaged(damage))?;
-            log.extend(entry.map(|(index, entry)| (index, entry.into())));
-        }
-        assembly.finish().map_err(|damage| self.damaged(damage))?;
-        Ok(log)
-    }
-
-    fn damaged(&self, damage: Damage) -> StoreError {
-        let path = self.path.clone();
-        match damage {
-            Damage::Version(version) => StoreError::Version { path, version },
-            Damage::Broken(what) => StoreError::Corrupt { path, what },
-        }
+        let unsealed = value.map(|value| unseal(key, &value).map(<[u8]>::to_vec)).transpose();
+        unsealed.map_err(|damage| damage.of(&self.path))
     }
 }
 

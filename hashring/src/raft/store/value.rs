@@ -18,6 +18,10 @@
 //! Entries are cut into pieces because of how the database below keeps them: up to 17 neighbours in
 //! one page, and a page of more than 128 KiB goes to a file of its own, which is not synced.
 
+use std::path::Path;
+
+use super::error::StoreError;
+
 /// Version of a value.
 pub(super) const VERSION: u8 = 1;
 /// Bytes before the payload.
@@ -45,6 +49,15 @@ pub(super) enum Damage {
 impl Damage {
     fn broken(what: impl Into<String>) -> Damage {
         Damage::Broken(what.into())
+    }
+
+    /// The damage of the store in a directory.
+    pub(super) fn of(self, path: &Path) -> StoreError {
+        let path = path.to_owned();
+        match self {
+            Damage::Version(version) => StoreError::Version { path, version },
+            Damage::Broken(what) => StoreError::Corrupt { path, what },
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::error;
 
 use super::{
     Done,
-    disk::{Change, Disk},
+    database::{Change, Disk},
     error::StoreError,
 };
 
