@@ -45,10 +45,11 @@ mod services;
 mod shared;
 mod soft;
 mod status;
+mod surroundings;
 mod transport;
 mod wire;
 
-pub use channels::BadAddress;
+pub use channels::{BadAddress, Channel, Dialer, OverTcp};
 pub use config::{CELLS_MAX, ClusterConfig, ClusterTimers};
 pub use discovery::{Resolved, Resolver, StaticPeers};
 pub use identity::{Founder, IdentityError, Membership, NodeIdentity};
@@ -61,4 +62,5 @@ pub use publisher::ViewReceiver;
 pub use ring_file::RingRecord;
 pub use soft::Report;
 pub use status::{ClusterStatus, EpochStatus, NodeStatus, PoolStatus, RaftStatus, ReportStatus, TokenStatus};
+pub use surroundings::{Nature, RealNature, Surroundings};
 pub use wire::{MESSAGE_BYTES_MAX, VERSION as MESSAGE_VERSION};

@@ -32,8 +32,7 @@ pub async fn watch_voters(shared: &Shared, cluster: ClusterId) {
     loop {
         let mut addresses = shared.known_addresses();
         // Not all watchers shall hang on one voter.
-        let start = rand::random_range(0..addresses.len().max(1));
-        addresses.rotate_left(start);
+        shared.surroundings.nature.rotate(&mut addresses);
         for address in &addresses {
             if let Err(what) = watch(shared, cluster, address).await {
                 debug!(peer = address, what, "the ring is not watched there");

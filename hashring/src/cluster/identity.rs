@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use super::surroundings::{Nature, RealNature};
 use crate::{
     ids::{ClusterId, Uid},
     raft::{RaftId, files},
@@ -114,13 +115,23 @@ impl NodeIdentity {
     /// Reads who the node is from the directory `dir`, or makes it up at the first start, and counts
     /// the start. Blocks while the disk works.
     pub fn open(dir: &Path, name: &str) -> Result<NodeIdentity, IdentityError> {
+        let nature: &dyn Nature = &RealNature;
+        NodeIdentity::open_as(dir, name, nature)
+    }
+
+    /// [`NodeIdentity::open`] with what a new identity is made of.
+    pub(super) fn open_as(
+        dir: &Path,
+        name: &str,
+        nature: &dyn Nature,
+    ) -> Result<NodeIdentity, IdentityError> {
         files::create_dir(dir).map_err(io_error("create", dir))?;
         let path = dir.join(NODE_FILE);
         let found: Option<NodeFile> = read(&path)?;
         let is_new = found.is_none();
         let file = found.unwrap_or_else(|| NodeFile {
             version: VERSION,
-            uid: Ulid::generate(),
+            uid: Ulid(nature.new_uid().0),
             name: String::new(),
             boot: 0,
             membership: None,

@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -15,11 +15,12 @@ use super::{
     machine::RingMachine,
     node_steps::{Facts, NodeStep, node_step},
     objections::HEARTBEATS_COUNTED,
-    shared::{NotLed, Shared, now},
+    shared::{NotLed, Shared},
     soft::{SoftState, SoftTable},
 };
 use crate::{
-    ids::{HashSeed, NodesVersion, PlanId, Uid},
+    aside::aside,
+    ids::{HashSeed, NodesVersion, PlanId, Uid, UnixMillis},
     raft::{Published, RaftNode},
     ring::{Command, HashFunction, InitCluster, Node, NodeState, RingState},
 };
@@ -72,7 +73,14 @@ impl Books {
     }
 
     /// What is known of nodes now.
-    fn facts(&mut self, state: &RingState, soft: &SoftTable, timers: &ClusterTimers, at: Instant) -> Facts {
+    fn facts(
+        &mut self,
+        state: &RingState,
+        soft: &SoftTable,
+        timers: &ClusterTimers,
+        at: Instant,
+        now: UnixMillis,
+    ) -> Facts {
         // Who did not look for so long did not hear anything either: others are not silent for that.
         if at.saturating_duration_since(self.looked) > timers.leader_round + timers.replace_grace / 2 {
             self.leads_since = at;
@@ -91,7 +99,7 @@ impl Books {
         let ago = |(uid, state): (Uid, &SoftState)| (uid, at.saturating_duration_since(state.at));
         let uploaded = |(uid, state): (Uid, &SoftState)| Some((uid, state.report.uploaded_through?));
         Facts {
-            now: now(),
+            now,
             leads_for: at.saturating_duration_since(self.leads_since),
             heard: soft.iter().filter(is_recent).map(ago).collect(),
             joining: self.joining.look(state.nodes().filter(is_joining), at),
@@ -151,7 +159,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
     let facts = {
         let mut soft = shared.soft.lock();
         soft.retain(|uid| state.node(uid).is_some());
-        Arc::new(books.facts(state, &soft, timers, at))
+        Arc::new(books.facts(state, &soft, timers, at, shared.surroundings.nature.now()))
     };
     *shared.facts.lock() = Some(Arc::clone(&facts));
     books.warn(state, &facts, &shared.config);
@@ -160,6 +168,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
     let Some(init) = init(shared) else { return false };
     let (machine, own) = (Arc::clone(&published.machine), Arc::clone(shared));
     let are_tables_settled = books.settled == Some(published.entries_applied);
+    let plan_id = PlanId(shared.surroundings.nature.random());
     let work = move || {
         next_duty(&Situation {
             state: &machine.state,
@@ -170,10 +179,10 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             are_tables_settled,
             is_held_back,
             since_last_wave,
-            plan_id: PlanId(rand::random()),
+            plan_id,
         })
     };
-    let duty = match tokio::task::spawn_blocking(work).await {
+    let duty = match aside(work).await {
         Ok(duty) => duty,
         Err(error) => {
             warn!(%error, "planning failed");
@@ -215,12 +224,12 @@ fn init(shared: &Shared) -> Option<InitCluster> {
     let membership = shared.membership()?;
     Some(InitCluster {
         cluster_id: membership.cluster,
-        hash_seed: HashSeed(rand::random()),
+        hash_seed: HashSeed(shared.surroundings.nature.random() as u64),
         hash_function: HashFunction::Xxh3V1,
         slots: shared.config.slots,
         replicas: shared.config.replicas,
         founders: membership.founders.iter().map(|founder| founder.uid).collect(),
-        created: now(),
+        created: shared.surroundings.nature.now(),
     })
 }
 
@@ -274,9 +283,9 @@ mod tests {
         report(2, 12);
         // What was heard when this node led before counts for nothing.
         let mut books = Books::new(at(10));
-        let facts = books.facts(&state, &soft, &timers, at(11));
+        let facts = books.facts(&state, &soft, &timers, at(11), UnixMillis(0));
         assert_eq!(facts.leads_for, Duration::from_secs(1));
-        let facts = books.facts(&state, &soft, &timers, at(20));
+        let facts = books.facts(&state, &soft, &timers, at(20), UnixMillis(0));
         let seconds = |known: &BTreeMap<Uid, Duration>| -> Vec<(u128, u64)> {
             known.iter().map(|(uid, duration)| (uid.0, duration.as_secs())).collect()
         };
@@ -286,7 +295,7 @@ mod tests {
         assert_eq!(facts.uploaded, BTreeMap::from([(Uid(1), UnixMillis(1)), (Uid(2), UnixMillis(2))]));
         assert!(facts.drained.is_empty());
         // A leader that did not run for a while heard nobody, which says nothing of them.
-        let facts = books.facts(&state, &soft, &timers, at(200));
+        let facts = books.facts(&state, &soft, &timers, at(200), UnixMillis(0));
         assert_eq!((facts.leads_for, facts.heard.len()), (Duration::ZERO, 0));
     }
 
@@ -307,7 +316,7 @@ mod tests {
                 let soft_state = SoftState { process, report, address, version, at: at(said_at) };
                 soft.take(Uid(4), soft_state).expect("it is no clone");
             }
-            let facts = books.facts(state, &soft, &timers, at(now));
+            let facts = books.facts(state, &soft, &timers, at(now), UnixMillis(0));
             assert_eq!(facts.drained.get(&Uid(4)).map(Duration::as_secs), expected, "at {now}");
         };
         check(&state, Some((1, true)), 2, None);

@@ -151,8 +151,7 @@ impl Shared {
         last: &mut String,
     ) -> Option<Result<Vec<u8>, ProposeFailed>> {
         let mut addresses = self.known_addresses();
-        let start = rand::random_range(0..addresses.len().max(1));
-        addresses.rotate_left(start);
+        self.surroundings.nature.rotate(&mut addresses);
         addresses.truncate(ASKED_MAX);
         let mut to_ask = VecDeque::from(addresses);
         if let Some(leader) = self.leader.lock().clone() {

@@ -35,9 +35,11 @@ use super::{
     shared::{Shared, WATCHERS_MAX},
     soft::{Report, SoftTable},
     status::ClusterStatus,
+    surroundings::Surroundings,
     wire::MESSAGE_BYTES_MAX,
 };
 use crate::{
+    aside::aside,
     ids::{ClusterId, Uid},
     raft::StartError as RaftStartError,
     ring::{Applied, Command, RingState},
@@ -110,10 +112,19 @@ impl ClusterNode {
         config: ClusterConfig,
         resolver: Arc<dyn Resolver>,
     ) -> Result<ClusterNode, StartError> {
+        ClusterNode::start_in(config, Surroundings { resolver, ..Surroundings::default() }).await
+    }
+
+    /// [`ClusterNode::start_with`] in other surroundings than those of a program.
+    pub async fn start_in(
+        config: ClusterConfig,
+        surroundings: Surroundings,
+    ) -> Result<ClusterNode, StartError> {
         config.validate().map_err(StartError::Config)?;
         let (path, name) = (config.data_path.clone(), config.name.clone());
-        let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let identity = NodeIdentity::open(&path, &name)?;
+        let nature = Arc::clone(&surroundings.nature);
+        let opened = aside(move || -> Result<_, StartError> {
+            let identity = NodeIdentity::open_as(&path, &name, nature.as_ref())?;
             let ring = identity.membership().and_then(|membership| last_ring(&path, membership.cluster));
             Ok((identity, ring))
         });
@@ -130,13 +141,13 @@ impl ClusterNode {
         let shared = Arc::new(Shared {
             uid,
             boot,
-            process_nonce: rand::random(),
+            process_nonce: surroundings.nature.random() as u64,
             identity: Mutex::new(identity),
             fresh: Mutex::default(),
             peers: Mutex::default(),
             raft: OnceLock::new(),
             publisher: Publisher::new(config.data_path.clone(), ring),
-            channels: Arc::new(Channels::new(config.timers.connect)),
+            channels: Arc::new(Channels::new(config.timers.connect, Arc::clone(&surroundings.dialer))),
             soft: Mutex::new(SoftTable::default()),
             report: Mutex::default(),
             leader: Mutex::default(),
@@ -147,14 +158,16 @@ impl ClusterNode {
             failure: watch::Sender::new(None),
             stop: CancellationToken::new(),
             config,
+            surroundings,
         });
         shared.start_raft().await?;
         let task = tokio::spawn({
             let shared = Arc::clone(&shared);
             async move {
                 tokio::select! {
+                    biased;
                     () = shared.stop.cancelled() => {}
-                    Err(failure) = run(&shared, resolver.as_ref()) => shared.fail(failure),
+                    Err(failure) = run(&shared, shared.surroundings.resolver.as_ref()) => shared.fail(failure),
                 }
             }
         });
@@ -288,6 +301,7 @@ async fn run(
     match shared.raft.get() {
         Some(raft) => {
             tokio::select! {
+                biased;
                 () = follow_raft(shared, raft) => {}
                 () = lead(shared, raft) => {}
                 () = be_present(shared, cluster) => {}
@@ -297,6 +311,7 @@ async fn run(
         None if shared.config.only_watches => watch_voters(shared, cluster).await,
         None => {
             tokio::select! {
+                biased;
                 () = watch_voters(shared, cluster) => {}
                 () = be_present(shared, cluster) => {}
             }
@@ -312,7 +327,11 @@ async fn enter(shared: &Arc<Shared>, resolver: &dyn Resolver) -> Result<Membersh
         // It only ends with something to do.
         Decision::Wait => return std::future::pending().await,
         Decision::Found(founders) => {
-            let membership = Membership { cluster: ClusterId(rand::random()), generation: 0, founders };
+            let membership = Membership {
+                cluster: ClusterId(shared.surroundings.nature.random().to_be_bytes()),
+                generation: 0,
+                founders,
+            };
             info!(cluster = %membership.cluster, founders = membership.founders.len(), "this node founds a cluster");
             membership
         }

@@ -1,6 +1,6 @@
 //! That the cluster knows this node, where it is, and how it is doing.
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{leader_client::ProposeFailed, node::ClusterFailure, shared::Shared};
@@ -104,7 +104,7 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
             }
         }
         match shared.tell_leader(cluster).await {
-            Ok(()) => *shared.heard_by_leader.lock() = Some(std::time::Instant::now()),
+            Ok(()) => *shared.heard_by_leader.lock() = Some(Instant::now()),
             Err(ProposeFailed::Cloned(why)) => {
                 shared.fail(ClusterFailure::Cloned(why));
                 return std::future::pending().await;

@@ -1,8 +1,11 @@
 //! What a node answers on its address for the cluster.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Instant};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -228,6 +231,7 @@ impl Services {
                 }
             }
             tokio::select! {
+                biased;
                 changed = records.changed() => if changed.is_err() { return },
                 () = updates.closed() => return,
                 () = self.0.stop.cancelled() => return,

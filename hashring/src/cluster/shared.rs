@@ -3,11 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,10 +27,12 @@ use super::{
     publisher::Publisher,
     soft::{Cloned, ProcessId, Report, SoftState, SoftTable},
     status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
+    surroundings::Surroundings,
     transport::{GrpcTransport, address_of},
 };
 use crate::{
-    ids::{NodeNumber, Uid, UnixMillis},
+    aside::aside,
+    ids::{NodeNumber, Uid},
     raft::{Identity, Peer, ProposeError, RaftNode, StartError as RaftStartError},
     ring::{Command, Node, NodeRegistration, NodeState, Rejected, RingState},
 };
@@ -38,6 +43,7 @@ pub const WATCHERS_MAX: usize = 1024;
 /// A node from within.
 pub struct Shared {
     pub config: ClusterConfig,
+    pub surroundings: Surroundings,
     pub uid: Uid,
     pub boot: u64,
     /// Made up at the start: two processes with the same data differ in it.
@@ -90,7 +96,7 @@ impl Shared {
     pub async fn enter(&self, membership: Membership) -> Result<(), IdentityError> {
         let mut identity = self.identity.lock().clone();
         let work = move || identity.enter(membership).map(|()| identity);
-        let entered = tokio::task::spawn_blocking(work).await.map_err(|error| IdentityError::Io {
+        let entered = aside(work).await.map_err(|error| IdentityError::Io {
             doing: "write",
             path: self.config.data_path.clone(),
             source: std::io::Error::other(error),
@@ -113,8 +119,9 @@ impl Shared {
             generation: membership.generation,
         };
         let transport = GrpcTransport::new(Arc::clone(&self.channels), self.publisher.watch_record());
-        let config = self.config.raft.clone();
-        let raft = RaftNode::start(config, raft_identity, &identity.raft_dir(), transport).await?;
+        let (config, storage) = (self.config.raft.clone(), Arc::clone(&self.surroundings.storage));
+        let dir = identity.raft_dir();
+        let raft = RaftNode::start_on(config, raft_identity, &dir, transport, storage).await?;
         let is_founder = membership.founders.iter().map(|founder| founder.uid).min() == Some(self.uid);
         if is_founder && raft.status().members.voters.is_empty() {
             let voters: Vec<Peer> = membership
@@ -140,10 +147,11 @@ impl Shared {
         let machine = self.led_machine()?;
         let uid = ask.registration.uid;
         self.soft.lock().check(uid, ask.process).map_err(NotLed::Cloned)?;
-        let registration = match admit(&machine.state, &self.config.policies, ask, now()) {
-            Ok(registration) => registration,
-            Err(rejected) => return Ok(Err(rejected)),
-        };
+        let registration =
+            match admit(&machine.state, &self.config.policies, ask, self.surroundings.nature.now()) {
+                Ok(registration) => registration,
+                Err(rejected) => return Ok(Err(rejected)),
+            };
         let facts = self.known_facts();
         match name_of_newcomer(&machine.state, uid, &registration.name, &facts, &self.config.timers) {
             NewName::Free => self.propose_here(&Command::RegisterNode(registration)).await,
@@ -172,7 +180,13 @@ impl Shared {
             (Some(why), _) => Err(NotLed::Refused(why)),
             (None, Command::ReplaceNode { dead, new, force, at: None }) => {
                 let (dead, new, force) = (*dead, *new, *force);
-                self.propose_here(&Command::ReplaceNode { dead, new, force, at: Some(now()) }).await
+                self.propose_here(&Command::ReplaceNode {
+                    dead,
+                    new,
+                    force,
+                    at: Some(self.surroundings.nature.now()),
+                })
+                .await
             }
             (None, command) => self.propose_here(command).await,
         }
@@ -255,7 +269,7 @@ impl Shared {
             version: config.version.clone(),
             features: config.features,
             token: None,
-            at: now(),
+            at: self.surroundings.nature.now(),
             replaces: None,
         }
     }
@@ -418,12 +432,6 @@ impl Shared {
             })
         }
     }
-}
-
-/// The time by the clock of this machine.
-pub fn now() -> UnixMillis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,9 +1,8 @@
 //! How nodes say they are doing. Only the leader knows it, and the next one learns it anew.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::ids::{Uid, UnixMillis};
 
