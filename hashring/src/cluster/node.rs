@@ -148,6 +148,7 @@ impl ClusterNode {
             raft: OnceLock::new(),
             publisher: Publisher::new(config.data_path.clone(), ring),
             channels: Arc::new(Channels::new(config.timers.connect, Arc::clone(&surroundings.dialer))),
+            moved: Arc::default(),
             soft: Mutex::new(SoftTable::default()),
             report: Mutex::default(),
             leader: Mutex::default(),

@@ -133,13 +133,18 @@ impl Cluster for Services {
         self.check_cluster(&request.cluster_id)?;
         let uid = wire::uid(&request.uid)?;
         let shared = &self.0;
-        if !shared.is_leader() {
-            return Ok(not_leader(shared.leader_hint()));
-        }
         if request.address.len() > TEXT_BYTES_MAX || request.program_version.len() > TEXT_BYTES_MAX {
             return Err(Status::invalid_argument("a text is too long"));
         }
-        if shared.publisher.record().state.node(uid).is_none() {
+        let record = shared.publisher.record();
+        let known = record.state.node(uid);
+        if let Some(node) = known {
+            shared.moved.hear(node, &request.address);
+        }
+        if !shared.is_leader() {
+            return Ok(not_leader(shared.leader_hint()));
+        }
+        if known.is_none() {
             return Err(Status::not_found(format!("node {uid} is not known")));
         }
         let state = SoftState {

@@ -28,7 +28,7 @@ use super::{
     soft::{Cloned, ProcessId, Report, SoftState, SoftTable},
     status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
     surroundings::Surroundings,
-    transport::{GrpcTransport, address_of},
+    transport::{GrpcTransport, Moved, address_of},
 };
 use crate::{
     aside::aside,
@@ -57,6 +57,7 @@ pub struct Shared {
     pub raft: OnceLock<RaftNode<RingMachine>>,
     pub publisher: Publisher,
     pub channels: Arc<Channels>,
+    pub moved: Arc<Moved>,
     pub soft: Mutex<SoftTable>,
     pub report: Mutex<Report>,
     /// What this node knows of the others, as long as it leads.
@@ -118,7 +119,8 @@ impl Shared {
             cluster: membership.cluster.to_string(),
             generation: membership.generation,
         };
-        let transport = GrpcTransport::new(Arc::clone(&self.channels), self.publisher.watch_record());
+        let (channels, moved) = (Arc::clone(&self.channels), Arc::clone(&self.moved));
+        let transport = GrpcTransport::new(channels, self.publisher.watch_record(), moved);
         let (config, storage) = (self.config.raft.clone(), Arc::clone(&self.surroundings.storage));
         let dir = identity.raft_dir();
         let raft = RaftNode::start_on(config, raft_identity, &dir, transport, storage).await?;
