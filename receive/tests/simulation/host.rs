@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use tonic::{body::Body, codegen::Service};
 use weir_hashring::{
     cluster::{
-        ClusterConfig, ClusterFailure, ClusterNode, ClusterTimers, Nature, Report, RingRecord, StaticPeers,
-        Surroundings,
+        ClusterConfig, ClusterFailure, ClusterNode, ClusterPolicies, ClusterTimers, Nature, ReplacePolicy,
+        Report, RingRecord, StaticPeers, Surroundings,
     },
     fencing::Fence,
     ids::{FeatureLevel, PoolName, ReplicaCount, SlotCount, Uid, UnixMillis, Weight},
@@ -138,7 +138,7 @@ impl Host {
             }
         };
         self.oracle.started(self.index, node.uid(), self.disk.incarnation());
-        node.report(Report { ready: true, head_series: 1, head_series_max: 100 });
+        node.report(Report { ready: true, head_series: 1, head_series_max: 100, ..Report::default() });
         let running =
             Arc::new(Running { node: node.clone(), network: network.clone(), fence: Mutex::default() });
         *self.running.lock() = Some(Arc::clone(&running));
@@ -210,9 +210,12 @@ impl Host {
             token: None,
             peers: (0..founders).map(|index| format!("{}:{PORT}", self::name(index))).collect(),
             bootstrap_expect: if self.index < founders { founders as u32 } else { 0 },
+            only_watches: false,
             cluster: None,
             replicas: ReplicaCount::new(3).expect("it is allowed"),
             slots: SlotCount::MIN,
+            // The operator of the simulation says when.
+            policies: ClusterPolicies { replace: ReplacePolicy::Manual, ..ClusterPolicies::default() },
             timers: ClusterTimers {
                 bootstrap_round: Duration::from_millis(300),
                 connect: Duration::from_millis(500),
@@ -225,6 +228,7 @@ impl Host {
                 step_interval: Duration::from_secs(1),
                 max_moves_per_step: Some(64),
                 leader_round: Duration::from_millis(500),
+                ..ClusterTimers::default()
             },
             raft: RaftConfig {
                 heartbeat: Duration::from_millis(300),

@@ -111,7 +111,7 @@ fn next_step(hosts: &Hosts, job: Job) -> Option<Option<Command>> {
                 return Some(Some(Command::SetNodeState { uid: dead, from, to, reason }));
             }
             let new = new.filter(|new| *new != dead && ring.node(*new).is_some());
-            Some(new.map(|new| Command::ReplaceNode { dead, new, force: false }))
+            Some(new.map(|new| Command::ReplaceNode { dead, new, force: false, at: None }))
         }
     }
 }
@@ -122,8 +122,12 @@ async fn propose(hosts: &Hosts, network: &Network, command: &Command) {
     let command = serde_json::to_vec(command).expect("a command is text and numbers");
     for address in addresses {
         let Ok(channel) = network.dial(&address, Duration::ZERO) else { continue };
-        let request =
-            ProposeRequest { version: 1, cluster_id: Vec::new(), command: command.clone(), forward: true };
+        let request = ProposeRequest {
+            version: 1,
+            command: command.clone(),
+            forward: true,
+            ..ProposeRequest::default()
+        };
         let mut client = ClusterClient::new(channel);
         if let Ok(Ok(_)) = timeout(Duration::from_secs(2), client.propose(request)).await {
             return;
