@@ -154,7 +154,8 @@ impl Shared {
         self.surroundings.nature.rotate(&mut addresses);
         addresses.truncate(ASKED_MAX);
         let mut to_ask = VecDeque::from(addresses);
-        if let Some(leader) = self.leader.lock().clone() {
+        // Kept only if it answers: whoever waits here may give up before it is found out that it is silent.
+        if let Some(leader) = self.leader.lock().take() {
             to_ask.push_front(leader);
         }
         let mut asked = std::collections::BTreeSet::new();
@@ -188,7 +189,6 @@ impl Shared {
                 Reply::Silent(what) => *last = format!("{address}: {what}"),
             }
         }
-        *self.leader.lock() = None;
         None
     }
 
