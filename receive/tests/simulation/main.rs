@@ -68,7 +68,7 @@ fn nothing_is_wrong() {
     let (first, count) = (number("WEIR_SIM_FIRST", 1), number("WEIR_SIM_SEEDS", 50));
     println!("seeds {first} to {}", first + count - 1);
     let started = Instant::now();
-    let (mut acked, mut epochs, mut terms) = (0, 0, 0);
+    let (mut acked, mut epochs, mut leaders) = (0, 0, 0);
     for seed in first..first + count {
         let options = Options::of(seed, None);
         let (summary, result) = run::run(options.clone());
@@ -78,9 +78,9 @@ fn nothing_is_wrong() {
         println!("seed {seed}: {summary:?} {:?}", started.elapsed());
         acked += summary.acked;
         epochs += summary.epochs;
-        terms += summary.terms;
+        leaders += summary.leaders;
     }
-    println!("{count} seeds in {:?}: {acked} samples, {epochs} epochs, {terms} terms", started.elapsed());
+    println!("{count} seeds in {:?}: {acked} samples, {epochs} epochs, {leaders} leaders", started.elapsed());
 }
 
 #[test]

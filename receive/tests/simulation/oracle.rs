@@ -33,7 +33,10 @@ struct State {
     disks: BTreeMap<usize, HostDisk>,
     last_epochs: BTreeMap<Uid, RingEpoch>,
     last_terms: BTreeMap<Uid, u64>,
-    leaders: BTreeMap<u64, Uid>,
+    /// By term and node: a later leader of the same term takes the place of an earlier one.
+    leaders: BTreeSet<(u64, RaftId)>,
+    /// The rings after so many entries of the log.
+    rings: BTreeMap<u64, RingState>,
     acked: BTreeMap<Sample, RingEpoch>,
     uploaded: BTreeSet<Sample>,
 }
@@ -43,7 +46,7 @@ struct State {
 pub struct Summary {
     pub trace: u64,
     pub epochs: usize,
-    pub terms: usize,
+    pub leaders: usize,
     pub acked: usize,
 }
 
@@ -87,6 +90,11 @@ impl Oracle {
         let mut state = self.0.lock();
         state.learn(&record.state);
         let epoch = record.state.epoch();
+        let known = state.rings.entry(record.entries_applied).or_insert_with(|| record.state.clone());
+        if *known != record.state {
+            let entries = record.entries_applied;
+            state.fail(format!("host {host} has another ring after {entries} entries than others had"));
+        }
         let last = state.last_epochs.entry(uid).or_insert(RingEpoch(0));
         let before = *last;
         *last = epoch.max(before);
@@ -107,10 +115,7 @@ impl Oracle {
             state.fail(format!("host {host} goes back from term {before} to {}", raft.term));
         }
         if raft.is_leader {
-            let leader = *state.leaders.entry(raft.term).or_insert(status.uid);
-            if leader != status.uid {
-                state.fail(format!("{leader} and {} lead in term {}", status.uid, raft.term));
-            }
+            state.leaders.insert((raft.term, status.uid.raft_id()));
         }
         if raft.term > before {
             state.note(host, ("term", raft.term));
@@ -199,7 +204,7 @@ impl Oracle {
         Summary {
             trace: hasher.finish(),
             epochs: state.epochs.len(),
-            terms: state.leaders.len(),
+            leaders: state.leaders.len(),
             acked: state.acked.len(),
         }
     }
