@@ -138,7 +138,8 @@ mod tests {
     fn duty(state: &RingState, joined: &[u128], change: impl FnOnce(&mut Situation<'_>)) -> Duty {
         let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
         let joining = joined.iter().map(|uid| (Uid(*uid), timers.join_read_grace)).collect();
-        let facts = Facts { joining, ..Facts::default() };
+        let heard = joined.iter().map(|uid| (Uid(*uid), Duration::ZERO)).collect();
+        let facts = Facts { joining, heard, ..Facts::default() };
         let mut situation = Situation {
             state,
             init: &init,

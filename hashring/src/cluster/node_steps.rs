@@ -2,7 +2,7 @@
 //!
 //! A node that joins owns slots once those who read have had time to learn of it. If it has the name of
 //! another node it is meant to replace that one: it takes over as soon as the other has been silent for
-//! long, and then at once. What a disk held that is gone is then on one disk less, until the
+//! long, and then at once. Nobody gets slots who is not there. What a disk held that is gone is then on one disk less, until the
 //! others have uploaded it; no second node of the same replica group is replaced before that. If the old
 //! one was a voter, its tombstone names the successor; who votes is not decided here.
 //!
@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     config::ClusterTimers,
+    objections::lives,
     policy::{ClusterPolicies, ReplacePolicy},
 };
 use crate::{
@@ -114,6 +115,12 @@ fn draining(state: &RingState, node: &Node, facts: &Facts, timers: &ClusterTimer
         return NodeStep::Wait(format!("{slots} slots are still to be moved away"));
     }
     let Some(drained) = facts.drained.get(&node.uid) else {
+        let silent = facts.silent_for(node.uid);
+        if silent >= timers.replace_grace {
+            return NodeStep::Warn(format!(
+                "it has not uploaded yet all that it holds, and nothing was heard of it for {silent:.0?}: it has to be started, or given up"
+            ));
+        }
         return NodeStep::Wait("it has no slots, and has not uploaded yet all that it holds".to_owned());
     };
     match timers.drain_read_grace.checked_sub(*drained).filter(|rest| !rest.is_zero()) {
@@ -148,18 +155,20 @@ fn lost(state: &RingState, node: &Node) -> NodeStep {
 
 /// A node may own slots when readers know it.
 fn joining(state: &RingState, node: &Node, facts: &Facts, timers: &ClusterTimers) -> NodeStep {
-    match rest_of_grace(node, facts, timers).filter(|_| !is_founding(state, node)) {
-        Some(rest) => {
-            NodeStep::Wait(format!("readers get {rest:.0?} more to learn of it before it owns slots"))
-        }
+    match not_yet(node, facts, timers).filter(|_| !is_founding(state, node)) {
+        Some(why) => NodeStep::Wait(format!("{why} before it owns slots")),
         None => set_state(node, NodeState::Active, "joined"),
     }
 }
 
-/// How much longer a node has to be Joining.
-fn rest_of_grace(node: &Node, facts: &Facts, timers: &ClusterTimers) -> Option<Duration> {
+/// Why a node that joins may not own slots yet: readers do not know it, or it is not there any more.
+fn not_yet(node: &Node, facts: &Facts, timers: &ClusterTimers) -> Option<String> {
     let joining = facts.joining.get(&node.uid).copied().unwrap_or_default();
-    timers.join_read_grace.checked_sub(joining).filter(|rest| !rest.is_zero())
+    let rest = timers.join_read_grace.checked_sub(joining).filter(|rest| !rest.is_zero());
+    if let Some(rest) = rest {
+        return Some(format!("readers get {rest:.0?} more to learn of it"));
+    }
+    lives(facts, node.uid, timers).is_none().then(|| "it has to be heard of".to_owned())
 }
 
 /// True for the founders of a cluster, once all of them are there and before anybody owns anything:
@@ -218,10 +227,8 @@ fn replacement(
             old.uid, other.name
         ));
     }
-    match rest_of_grace(new, facts, timers) {
-        Some(rest) => {
-            wait(format!("readers get {rest:.0?} more to learn of it before it replaces node {}", old.uid))
-        }
+    match not_yet(new, facts, timers) {
+        Some(why) => wait(format!("{why} before it replaces node {}", old.uid)),
         None => {
             let at = Some(facts.now);
             let replace = Command::ReplaceNode { dead: old.uid, new: new.uid, force: false, at };

@@ -105,7 +105,10 @@ async fn what_cannot_be_drained_or_given_up_needs_force() {
     let drain = set_state(uid, NodeState::Active, NodeState::Draining);
     refused(&nodes[0], drain.clone(), "cannot be drained: 2 nodes would be left").await;
     assert_eq!(state_of(&nodes[0].node().ring_state(), "node-2"), Some(NodeState::Active));
-    let forced = soon("it is forced", nodes[0].node().propose_forced(drain)).await;
+    // Also through a node that does not lead.
+    let leads = |node: &&TestNode| node.node().status().raft.is_some_and(|raft| raft.is_leader);
+    let follower = nodes[..3].iter().find(|node| !leads(node)).expect("two of three do not lead");
+    let forced = soon("it is forced", follower.node().propose_forced(drain)).await;
     assert_eq!(forced, Ok(Applied::Done));
     waits(&all(&nodes[..3]), uid, "4096 slots are still to be moved away").await;
     for node in &mut nodes {

@@ -79,6 +79,12 @@ fn readers_learn_of_a_node_first() {
     check(None, false);
     check(Some(89), false);
     check(Some(90), true);
+    // Slots are for nodes that are there.
+    let mut silent = facts(&state);
+    silent.heard.insert(Uid(4), Duration::from_secs(16));
+    waits(step(&state, 4, &silent, &ClusterPolicies::default()), "it has to be heard of before");
+    silent.heard.insert(Uid(4), Duration::from_secs(15));
+    proposed(step(&state, 4, &silent, &ClusterPolicies::default()));
     assert_eq!(step(&state, 1, &facts(&state), &ClusterPolicies::default()), NodeStep::Stay);
 }
 
@@ -107,6 +113,9 @@ fn a_silent_node_is_replaced_by_its_namesake() {
     let mut early = silent(60);
     early.joining.insert(Uid(7), Duration::from_secs(89));
     waits(step(&state, 7, &early, &auto), "readers get 1");
+    let mut both_silent = silent(60);
+    both_silent.heard.remove(&Uid(7));
+    waits(step(&state, 7, &both_silent, &auto), "it has to be heard of before it replaces");
     let manual = ClusterPolicies { replace: ReplacePolicy::Manual, ..ClusterPolicies::default() };
     warns(step(&state, 7, &silent(3600), &manual), "an operator has to");
 
@@ -129,7 +138,8 @@ fn no_second_one_of_a_group_is_replaced_before_the_first_is_uploaded() {
     with_newcomer(&mut state, 7, 4);
     let all_silent = |state: &RingState| {
         let mut facts = facts(state);
-        facts.heard.values_mut().for_each(|heard| *heard = Duration::from_secs(60));
+        let old = facts.heard.iter_mut().filter(|(uid, _)| uid.0 <= 6);
+        old.for_each(|(_, heard)| *heard = Duration::from_secs(60));
         facts
     };
     let replace = proposed(step(&state, 7, &all_silent(&state), &auto));
@@ -195,6 +205,9 @@ fn a_node_drains_to_the_end() {
     waits(step(&state, 4, &drained(&state, Some(9999)), &auto), "128 slots are still to be moved away");
     crate::ring::tests::settle(&mut state, 100_000);
     waits(step(&state, 4, &drained(&state, None), &auto), "has not uploaded yet");
+    let mut quiet = drained(&state, None);
+    quiet.heard.insert(Uid(4), Duration::from_secs(60));
+    warns(step(&state, 4, &quiet, &auto), "has to be started, or given up");
     waits(step(&state, 4, &drained(&state, Some(1799)), &auto), "readers get 1s more");
     let is_drained = proposed(step(&state, 4, &drained(&state, Some(1800)), &auto));
     state.apply(&is_drained).expect("what a leader proposes fits");
