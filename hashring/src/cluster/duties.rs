@@ -168,12 +168,12 @@ mod tests {
         apply(&mut state, first);
         assert_eq!(state.cluster().map(|cluster| cluster.id), Some(init_cluster().cluster_id));
         for uid in 1..=3 {
-            assert_eq!(duty(&state, &[], |_| ()), Duty::Rest, "{uid}");
+            assert_eq!(duty(&state, &[], |_| ()), Duty::Rest, "{uid}: not all founders are there");
             state.apply(&Command::RegisterNode(registration(uid))).expect("the node is new");
         }
-        assert_eq!(duty(&state, &[], |_| ()), Duty::Rest, "nobody has joined long enough");
+        // Founders need not be Joining for long: there is nothing yet that anybody could read.
         for _ in 1..=3 {
-            let next = duty(&state, &[1, 2, 3], |_| ());
+            let next = duty(&state, &[], |_| ());
             assert!(matches!(apply(&mut state, next), Command::SetNodeState { to: NodeState::Active, .. }));
         }
         // The first table moves nothing, so nothing holds it back.
