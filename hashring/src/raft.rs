@@ -9,6 +9,7 @@
 //! - `log` and `machine`: what the Raft library asks of a store and of a machine.
 //! - `network`: the library's requests as bytes, carried by a [`Transport`]. Requests of other
 //!   clusters, or of another life of this one, are refused.
+//! - [`offline`]: the state of a member that does not run.
 //! - [`RaftNode`]: all of it put together; the only part that most callers see.
 //!
 //! Rules that hold everywhere:
@@ -29,6 +30,7 @@ mod membership;
 pub mod memory;
 mod network;
 mod node;
+pub mod offline;
 mod snapshots;
 pub mod store;
 mod types;
@@ -38,4 +40,4 @@ pub use machine::{Machine, Published, RestoreError};
 pub use membership::{ChangeError, Members};
 pub use network::{RaftRequest, RaftResponse, Refusal, RequestKind, Transport, TransportError};
 pub use node::{COMMAND_BYTES_MAX, InitializeFailed, ProposeError, RaftNode, StartError, Status};
-pub use types::{Peer, RaftId};
+pub use types::{LogPlace, Peer, RaftId};

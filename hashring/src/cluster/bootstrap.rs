@@ -89,8 +89,10 @@ pub fn decide(own: &Own, before: &[Uid], answers: &[PeerInfo]) -> Result<Decisio
             Some(other) if other.cluster != membership.cluster => {
                 return Err(BootstrapError::TwoClusters(other.cluster, membership.cluster));
             }
-            // Who knows the founders knows more.
-            Some(other) if other.founders.len() >= membership.founders.len() => {}
+            // Of a later generation is more recent, and who knows the founders knows more.
+            Some(other)
+                if (other.generation, other.founders.len())
+                    >= (membership.generation, membership.founders.len()) => {}
             _ => found = Some(membership),
         }
     }
@@ -202,6 +204,11 @@ mod tests {
         );
         check(&[member(9, 7, &[]), member(2, 7, &[2, 3, 4])], Ok(join.clone()));
         check(&[member(2, 7, &[2, 3, 4]), member(9, 7, &[])], Ok(join));
+        let mut later = member(9, 7, &[]);
+        later.membership.as_mut().expect("it is in a cluster").generation = 1;
+        let expected = Decision::Join(later.membership.clone().expect("it is in a cluster"));
+        check(&[member(2, 7, &[1, 2, 3]), later.clone()], Ok(expected.clone()));
+        check(&[later, member(2, 7, &[1, 2, 3])], Ok(expected));
         check(&[member(9, 7, &[])], Ok(Decision::Join(membership(7, &[]))));
         check(&[member(2, 7, &[1, 2, 3])], Ok(Decision::Follow(membership(7, &[1, 2, 3]))));
         check(&[member(2, 7, &[]), member(3, 8, &[])], Err(BootstrapError::TwoClusters(a, b)));

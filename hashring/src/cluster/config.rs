@@ -48,6 +48,13 @@ pub struct ClusterConfig {
     pub slots: SlotCount,
     /// What the node expects of its cluster, and decides by if it leads.
     pub policies: ClusterPolicies,
+    /// The name of the cluster that it founds, which no other cluster may have that uses the same
+    /// [`FoundingGuard`](super::FoundingGuard).
+    pub cluster_name: String,
+    /// Found a cluster though another has its name, or had it.
+    pub force_new: bool,
+    /// How many voters there may be, odd; none for 5 if there are as many nodes in three zones, else 3.
+    pub max_voters: Option<u32>,
     /// All times.
     pub timers: ClusterTimers,
     /// Timers and limits of Raft.
@@ -86,6 +93,10 @@ pub struct ClusterTimers {
     pub max_moves_per_step: Option<usize>,
     /// The leader looks this often for what there is to do, beside every change of the ring.
     pub leader_round: Duration,
+    /// A node that is to become a voter was heard of for so long without a pause.
+    pub voter_stabilization: Duration,
+    /// A voter that is not heard of for so long is replaced by another node, if there is one.
+    pub voter_dead: Duration,
 }
 
 impl Default for ClusterTimers {
@@ -105,6 +116,8 @@ impl Default for ClusterTimers {
             step_interval: Duration::from_secs(30),
             max_moves_per_step: None,
             leader_round: Duration::from_secs(1),
+            voter_stabilization: Duration::from_secs(30),
+            voter_dead: Duration::from_secs(300),
         }
     }
 }
@@ -114,6 +127,9 @@ impl ClusterConfig {
     pub(super) fn validate(&self) -> Result<(), String> {
         if self.name.is_empty() {
             return Err("the node has no name".to_owned());
+        }
+        if self.cluster_name.is_empty() {
+            return Err("the cluster has no name".to_owned());
         }
         if self.addresses.cluster.is_empty() {
             return Err("the node has no address for the cluster".to_owned());
@@ -125,6 +141,9 @@ impl ClusterConfig {
             return Err(
                 "a node that only watches does not found a cluster: bootstrap-expect must be 0".to_owned()
             );
+        }
+        if self.max_voters.is_some_and(|voters| voters % 2 == 0) {
+            return Err("the number of voters has to be odd".to_owned());
         }
         let cells = self.slots.as_len() * self.replicas.as_len();
         if cells > CELLS_MAX {
@@ -180,6 +199,9 @@ pub(super) mod tests {
             cluster: None,
             replicas: ReplicaCount::new(3).expect("3 is allowed"),
             slots: SlotCount::new(16_384).expect("it is allowed"),
+            cluster_name: "weir".to_owned(),
+            force_new: false,
+            max_voters: Some(5),
             policies: ClusterPolicies::default(),
             timers: ClusterTimers::default(),
             raft: RaftConfig::default(),
@@ -196,9 +218,12 @@ pub(super) mod tests {
         };
         check(|_| (), "");
         check(|config| config.name.clear(), "no name");
+        check(|config| config.cluster_name.clear(), "the cluster has no name");
         check(|config| config.addresses.cluster.clear(), "no address");
         check(|config| config.bootstrap_expect = 0, "no cluster to be in");
         check(|config| config.only_watches = true, "does not found");
+        check(|config| config.max_voters = Some(4), "has to be odd");
+        check(|config| config.max_voters = Some(0), "has to be odd");
         check(|config| config.slots = SlotCount::MAX, "slots times replicas is 196608");
     }
 }

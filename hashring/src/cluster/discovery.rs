@@ -90,7 +90,11 @@ async fn ask_all(shared: &Arc<Shared>, addresses: &[String]) -> Vec<PeerInfo> {
 async fn ask(shared: &Shared, address: &str) -> Option<PeerInfo> {
     let trouble = |what: String| debug!(peer = address, what, "a peer does not say who it is");
     let mut client = shared.channels.cluster(address).map_err(|error| trouble(error.to_string())).ok()?;
-    let asked = timeout(shared.config.timers.call, client.info(InfoRequest { version: VERSION })).await;
+    let asked = timeout(
+        shared.config.timers.call,
+        client.info(InfoRequest { version: VERSION, ..InfoRequest::default() }),
+    )
+    .await;
     let answer = asked.map_err(|_| trouble("no answer in time".to_owned())).ok()?;
     let answer = answer.map_err(|status| trouble(status.to_string())).ok()?;
     wire::peer_info(&answer.into_inner()).map_err(|error| trouble(error.to_string())).ok()

@@ -67,6 +67,10 @@ async fn watch(shared: &Shared, cluster: ClusterId, address: &str) -> Result<(),
 
 async fn take(shared: &Shared, cluster: ClusterId, update: RingUpdate) -> Result<(), String> {
     wire::check_version(update.version).map_err(|error| error.to_string())?;
+    let own = shared.membership().map_or(0, |membership| membership.generation);
+    if update.generation < own {
+        return Err(format!("it is of generation {}, and this node of {own}", update.generation));
+    }
     if update.state.is_empty() {
         return Ok(());
     }
@@ -80,8 +84,41 @@ async fn take(shared: &Shared, cluster: ClusterId, update: RingUpdate) -> Result
     if digest != found {
         return Err(format!("the digest of the ring is {found}, and it says {digest}"));
     }
+    if generation > own {
+        shared.adopt_generation(generation).await.map_err(|error| error.to_string())?;
+    }
     publish(shared, RingRecord { generation, entries_applied, state }).await;
     Ok(())
+}
+
+/// Goes over to a later generation of the cluster wherever one is met. Whoever watches the ring or
+/// follows Raft in an earlier one would never hear of it by that.
+pub async fn meet_later_generation(shared: &Shared, cluster: ClusterId) {
+    let mut met = shared.later.subscribe();
+    loop {
+        let found = met.wait_for(Option::is_some).await.map(|address| address.clone());
+        let Ok(Some(address)) = found else { return std::future::pending().await };
+        shared.later.send_replace(None);
+        let own = shared.membership().map_or(0, |membership| membership.generation);
+        let watched = tokio::select! {
+            ended = watch(shared, cluster, &address) => ended,
+            () = until_later(shared, own) => Ok(()),
+            () = sleep(shared.config.timers.watch_idle) => Ok(()),
+        };
+        if let Err(what) = watched {
+            debug!(peer = address, what, "a later generation of the cluster was met and not found there");
+        }
+        // Whoever is met next may know more.
+        sleep(shared.config.timers.retry).await;
+    }
+}
+
+/// Waits until the ring is of a later generation than this one.
+async fn until_later(shared: &Shared, generation: u64) {
+    let mut records = shared.publisher.watch_record();
+    if records.wait_for(|record| record.generation > generation).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// A ring that cannot be written is not used; the disk may have room again soon.

@@ -3,8 +3,14 @@
 //! The uid is made at the first start and never again: an empty disk is another node. What the node
 //! has promised in Raft belongs to that uid, so the directory of Raft says whose it is, and the two
 //! are refused when they do not belong together. Order of writing: the owner in the directory of
-//! Raft, then `node.json` that says the node is a voter, then Raft itself; so a voter without its
-//! directory is damage, and a directory of a node that is no voter yet was never used.
+//! Raft, then `node.json` that says there is one, then Raft itself; so a store that `node.json` knows
+//! and that is missing is damage, and a directory that it does not know was never used.
+//!
+//! A node that is no member of Raft any more keeps its store: should it become one again, it has to
+//! stand by what it promised. Only a new generation of the cluster ends that, for members of different
+//! generations never hear each other: the directory of Raft is one for each generation, `raft` and then
+//! `raft-1` and so on, and `node.json` alone says which one counts. Those of earlier generations are
+//! removed when they are found.
 
 use std::{
     fs, io,
@@ -44,6 +50,12 @@ pub struct Membership {
     pub founders: Vec<Founder>,
 }
 
+impl Membership {
+    fn is_founder(&self, uid: Uid) -> bool {
+        self.founders.iter().any(|founder| founder.uid == uid)
+    }
+}
+
 /// What a node knows of itself across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeIdentity {
@@ -52,6 +64,16 @@ pub struct NodeIdentity {
     name: String,
     boot: u64,
     membership: Option<Membership>,
+    raft: Option<RaftStoreRecord>,
+    /// The cluster that it is about to found.
+    founding: Option<ClusterId>,
+}
+
+/// There is a store of Raft, of this generation of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RaftStoreRecord {
+    /// The node takes part in Raft as far as it knows.
+    is_member: bool,
 }
 
 /// The file.
@@ -62,6 +84,11 @@ struct NodeFile {
     name: String,
     boot: u64,
     membership: Option<Membership>,
+    /// Written since nodes other than founders may have one.
+    #[serde(default)]
+    raft: Option<RaftStoreRecord>,
+    #[serde(default)]
+    founding: Option<ClusterId>,
 }
 
 /// What the directory of Raft says.
@@ -70,6 +97,8 @@ struct OwnerFile {
     version: u32,
     uid: Ulid,
     cluster: ClusterId,
+    #[serde(default)]
+    generation: u64,
 }
 
 /// Why a node does not know who it is.
@@ -93,9 +122,9 @@ pub enum IdentityError {
         /// What is wrong.
         what: String,
     },
-    /// Vote and log of a voter are gone: it must not vote again under its old identity.
+    /// Vote and log are gone: the node must not vote again under its old identity.
     #[error(
-        "{path} is missing, though the node is a voter of its cluster: to come back as another node, remove {NODE_FILE} beside it"
+        "{path} is missing, though the node is or was a voter of its cluster: to come back as another node, remove {NODE_FILE} beside it"
     )]
     RaftMissing {
         /// The directory of Raft.
@@ -135,17 +164,32 @@ impl NodeIdentity {
             name: String::new(),
             boot: 0,
             membership: None,
+            raft: None,
+            founding: None,
         });
-        let identity = NodeIdentity {
-            dir: dir.to_owned(),
-            uid: Uid(file.uid.0),
-            name: name.to_owned(),
-            boot: file.boot.saturating_add(1),
-            membership: file.membership,
-        };
+        let mut identity = NodeIdentity::of(dir, file);
+        identity.name = name.to_owned();
+        identity.boot = identity.boot.saturating_add(1);
         identity.check_owner(is_new)?;
+        identity.remove_earlier_generations()?;
         identity.write()?;
         Ok(identity)
+    }
+
+    /// Reads who the node is that was started in `dir` before; none if none was. Nothing is written.
+    pub(super) fn of_stopped(dir: &Path) -> Result<Option<NodeIdentity>, IdentityError> {
+        let Some(file) = read(&dir.join(NODE_FILE))? else { return Ok(None) };
+        let identity = NodeIdentity::of(dir, file);
+        identity.check_owner(false)?;
+        Ok(Some(identity))
+    }
+
+    fn of(dir: &Path, file: NodeFile) -> NodeIdentity {
+        let uid = Uid(file.uid.0);
+        let is_founder = file.membership.as_ref().is_some_and(|membership| membership.is_founder(uid));
+        let raft = file.raft.or(is_founder.then_some(RaftStoreRecord { is_member: true }));
+        let NodeFile { name, boot, membership, founding, .. } = file;
+        NodeIdentity { dir: dir.to_owned(), uid, name, boot, membership, raft, founding }
     }
 
     /// The node.
@@ -173,29 +217,134 @@ impl NodeIdentity {
         self.membership.as_ref()
     }
 
-    /// True if it is among the voters of its cluster.
-    pub fn is_voter(&self) -> bool {
-        self.membership
-            .as_ref()
-            .is_some_and(|membership| membership.founders.iter().any(|founder| founder.uid == self.uid))
+    /// True if it takes part in Raft, as far as it knows.
+    pub fn is_raft_member(&self) -> bool {
+        self.raft.is_some_and(|raft| raft.is_member)
+    }
+
+    /// True if it has a store of Raft in this generation of its cluster.
+    pub fn has_raft_store(&self) -> bool {
+        self.raft.is_some()
     }
 
     /// The directory of Raft.
     pub fn raft_dir(&self) -> PathBuf {
-        self.dir.join("raft")
+        raft_dir(&self.dir, self.generation())
     }
 
-    /// Remembers the cluster, for ever. A voter may start Raft afterwards. Blocks while the disk works.
+    fn generation(&self) -> u64 {
+        self.membership.as_ref().map_or(0, |membership| membership.generation)
+    }
+
+    /// Remembers the cluster, for ever. A founder may start Raft afterwards. Blocks while the disk
+    /// works.
     pub fn enter(&mut self, membership: Membership) -> Result<(), IdentityError> {
-        let entered = NodeIdentity { membership: Some(membership.clone()), ..self.clone() };
-        if entered.is_voter() {
-            let dir = self.raft_dir();
-            files::create_dir(&dir).map_err(io_error("create", &dir))?;
-            let owner = OwnerFile { version: VERSION, uid: Ulid(self.uid.0), cluster: membership.cluster };
-            write(&dir, OWNER_FILE, &owner)?;
-        }
+        let is_founder = membership.is_founder(self.uid);
+        let entered = NodeIdentity { membership: Some(membership), ..self.clone() };
+        let entered = if is_founder { entered.with_store()? } else { entered };
         entered.write()?;
         *self = entered;
+        Ok(())
+    }
+
+    /// The cluster that the node founds, should it found one.
+    pub fn founding(&self) -> Option<ClusterId> {
+        self.founding
+    }
+
+    /// Chooses the cluster that the node founds, once: always the same, also if the node ends before it
+    /// is in it. Blocks while the disk works.
+    pub fn choose_cluster(&mut self) -> Result<(), IdentityError> {
+        if self.founding.is_some() {
+            return Ok(());
+        }
+        let chosen = NodeIdentity { founding: Some(ClusterId(rand::random())), ..self.clone() };
+        chosen.write()?;
+        *self = chosen;
+        Ok(())
+    }
+
+    /// Goes over to a later generation of its cluster: what the node promised before is forgotten, as
+    /// nobody of this generation was promised anything. Blocks while the disk works.
+    pub fn adopt(&mut self, generation: u64) -> Result<(), IdentityError> {
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let membership = Membership { cluster: membership.cluster, generation, founders: Vec::new() };
+        let adopted = NodeIdentity { membership: Some(membership), raft: None, ..self.clone() };
+        adopted.write()?;
+        *self = adopted;
+        self.remove_earlier_generations()
+    }
+
+    /// Begins a new generation of its cluster, of which this node is the only voter. `build` makes its
+    /// store, in a directory that counts only once `node.json` says so. Blocks while the disk works.
+    pub fn force_generation<E: From<IdentityError>>(
+        &mut self,
+        build: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let (cluster, generation) = (membership.cluster, membership.generation.saturating_add(1));
+        let membership = Membership { cluster, generation, founders: Vec::new() };
+        let raft = Some(RaftStoreRecord { is_member: true });
+        let forced = NodeIdentity { membership: Some(membership), raft, ..self.clone() };
+        let dir = forced.raft_dir();
+        let aside = dir.with_extension("tmp");
+        remove_dir(&aside)?;
+        remove_dir(&dir)?;
+        forced.write_owner(&aside)?;
+        build(&aside)?;
+        let renamed = fs::rename(&aside, &dir).and_then(|()| files::sync_dir(&self.dir));
+        renamed.map_err(io_error("rename", &aside))?;
+        forced.write()?;
+        *self = forced;
+        Ok(())
+    }
+
+    /// Remembers that the node takes part in Raft; it may start it afterwards. Blocks while the disk
+    /// works.
+    pub fn begin_raft(&mut self) -> Result<(), IdentityError> {
+        let begun = self.clone().with_store()?;
+        begun.write()?;
+        *self = begun;
+        Ok(())
+    }
+
+    /// Remembers that the node takes no part in Raft any more. Its store stays. Blocks while the disk
+    /// works.
+    pub fn end_raft(&mut self) -> Result<(), IdentityError> {
+        let raft = self.raft.map(|_| RaftStoreRecord { is_member: false });
+        let ended = NodeIdentity { raft, ..self.clone() };
+        ended.write()?;
+        *self = ended;
+        Ok(())
+    }
+
+    /// The same node with a store that is empty or its own.
+    fn with_store(self) -> Result<NodeIdentity, IdentityError> {
+        if self.raft.is_none() {
+            let dir = self.raft_dir();
+            remove_dir(&dir)?;
+            self.write_owner(&dir)?;
+        }
+        Ok(NodeIdentity { raft: Some(RaftStoreRecord { is_member: true }), ..self })
+    }
+
+    /// Writes into a directory of Raft whose it is; the directory is created.
+    fn write_owner(&self, dir: &Path) -> Result<(), IdentityError> {
+        files::create_dir(dir).map_err(io_error("create", dir))?;
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let (uid, cluster, generation) = (Ulid(self.uid.0), membership.cluster, membership.generation);
+        write(dir, OWNER_FILE, &OwnerFile { version: VERSION, uid, cluster, generation })
+    }
+
+    /// Removes what earlier generations of the cluster left behind.
+    fn remove_earlier_generations(&self) -> Result<(), IdentityError> {
+        let failed = |error| io_error("list", &self.dir)(error);
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if generation_of(&name.to_string_lossy()).is_some_and(|found| found < self.generation()) {
+                remove_dir(&self.dir.join(name))?;
+            }
+        }
         Ok(())
     }
 
@@ -206,6 +355,8 @@ impl NodeIdentity {
             name: self.name.clone(),
             boot: self.boot,
             membership: self.membership.clone(),
+            raft: self.raft,
+            founding: self.founding,
         };
         write(&self.dir, NODE_FILE, &file)
     }
@@ -214,7 +365,7 @@ impl NodeIdentity {
         let path = self.raft_dir();
         let owner: Option<OwnerFile> = read(&path.join(OWNER_FILE))?;
         let Some(owner) = owner else {
-            return if self.is_voter() { Err(IdentityError::RaftMissing { path }) } else { Ok(()) };
+            return if self.has_raft_store() { Err(IdentityError::RaftMissing { path }) } else { Ok(()) };
         };
         let other = |what: String| Err(IdentityError::RaftOfAnother { path: path.clone(), what });
         if is_new {
@@ -231,8 +382,27 @@ impl NodeIdentity {
             Some(membership) if membership.cluster != owner.cluster => {
                 other("they are of different clusters".to_owned())
             }
+            Some(membership) if membership.generation != owner.generation => {
+                other(format!("its generation is {}, not {}", owner.generation, membership.generation))
+            }
             _ => Ok(()),
         }
+    }
+}
+
+fn raft_dir(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(if generation == 0 { "raft".to_owned() } else { format!("raft-{generation}") })
+}
+
+/// The generation that a directory of Raft is of, by its name.
+fn generation_of(name: &str) -> Option<u64> {
+    if name == "raft" { Some(0) } else { name.strip_prefix("raft-")?.parse().ok() }
+}
+
+fn remove_dir(dir: &Path) -> Result<(), IdentityError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", dir)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -289,7 +459,7 @@ mod tests {
     fn a_node_stays_who_it_is_and_counts_its_starts() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = NodeIdentity::open(dir.path(), "a").unwrap();
-        assert_eq!((first.boot(), first.membership(), first.is_voter()), (1, None, false));
+        assert_eq!((first.boot(), first.membership(), first.is_raft_member()), (1, None, false));
         assert_eq!(first.raft_id().0, first.uid().0 as u64);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(NodeIdentity::open(other.path(), "a").unwrap().uid(), first.uid());
@@ -298,7 +468,7 @@ mod tests {
         first.enter(membership.clone()).unwrap();
         let second = NodeIdentity::open(dir.path(), "b").unwrap();
         assert_eq!((second.uid(), second.boot(), second.name()), (first.uid(), 2, "b"));
-        assert_eq!((second.membership(), second.is_voter()), (Some(&membership), true));
+        assert_eq!((second.membership(), second.is_raft_member()), (Some(&membership), true));
     }
 
     #[test]
@@ -318,7 +488,7 @@ mod tests {
             assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found}");
         };
         check(|_, _| (), "");
-        check(|dir, _| fs::remove_dir_all(dir.join("raft")).unwrap(), "though the node is a voter");
+        check(|dir, _| fs::remove_dir_all(dir.join("raft")).unwrap(), "is or was a voter");
         check(|dir, _| fs::remove_file(dir.join(NODE_FILE)).unwrap(), "node.json is missing");
         check(
             |dir, other| assert!(fs::copy(other.join(NODE_FILE), dir.join(NODE_FILE)).unwrap() > 0),
@@ -342,9 +512,33 @@ mod tests {
         identity.enter(membership).unwrap();
         fs::write(dir.path().join(NODE_FILE), before).unwrap();
         let mut identity = NodeIdentity::open(dir.path(), "a").unwrap();
-        assert!(!identity.is_voter());
+        assert!(!identity.is_raft_member());
         let membership = voter_of(&identity, 2);
         identity.enter(membership).unwrap();
-        assert!(NodeIdentity::open(dir.path(), "a").unwrap().is_voter());
+        assert!(NodeIdentity::open(dir.path(), "a").unwrap().is_raft_member());
+    }
+    #[test]
+    fn a_store_is_kept_when_the_node_takes_no_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || NodeIdentity::open(dir.path(), "a").unwrap();
+        let mut identity = open();
+        let membership = Membership { founders: Vec::new(), ..voter_of(&identity, 1) };
+        identity.enter(membership).unwrap();
+        assert!(!open().has_raft_store());
+        // A directory that is not known was never used.
+        let stray = identity.raft_dir().join("stray");
+        fs::create_dir_all(&stray).unwrap();
+        identity.begin_raft().unwrap();
+        assert!(open().is_raft_member() && !stray.exists());
+        let kept = identity.raft_dir().join("kept");
+        fs::create_dir_all(&kept).unwrap();
+        identity.end_raft().unwrap();
+        let mut identity = open();
+        assert!(!identity.is_raft_member() && identity.has_raft_store());
+        identity.begin_raft().unwrap();
+        assert!(open().is_raft_member() && kept.exists());
+        fs::remove_dir_all(dir.path().join("raft")).unwrap();
+        let error = NodeIdentity::open(dir.path(), "a").unwrap_err().to_string();
+        assert!(error.contains("is or was a voter"), "{error}");
     }
 }

@@ -276,6 +276,7 @@ mod tests {
                 address: String::new(),
                 version: String::new(),
                 at: at(seconds),
+                clock_offset: None,
             };
             soft.take(Uid(uid), state).expect("it is no clone");
         };
@@ -313,7 +314,8 @@ mod tests {
                 let report = Report { drained, ..Report::default() };
                 let (address, version) = (String::new(), String::new());
                 let process = ProcessId { boot: 1, nonce: 1 };
-                let soft_state = SoftState { process, report, address, version, at: at(said_at) };
+                let soft_state =
+                    SoftState { process, report, address, version, at: at(said_at), clock_offset: None };
                 soft.take(Uid(4), soft_state).expect("it is no clone");
             }
             let facts = books.facts(state, &soft, &timers, at(now), UnixMillis(0));

@@ -5,16 +5,22 @@
 //! asked may be asked twice: an answer can be lost on its way. All that is asked here may be
 //! repeated without harm, because commands are idempotent or compare before they set.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{sleep, timeout, timeout_at};
 use tonic::Code;
 use weir_proto::weir_cluster::{
-    self as proto, HeartbeatRequest, JoinRequest, ProposeRequest, answer::Outcome as AnswerOutcome,
+    self as proto, AdministerRequest, HeartbeatRequest, JoinRequest, ProposeRequest,
+    answer::Outcome as AnswerOutcome,
 };
 
 use super::{
+    admin::{AdminAnswer, AdminQuestion, AdminRefused},
     admission::JoinAsk,
+    heartbeat::HeartbeatAnswer,
     machine::Outcome,
     shared::{NotLed, Shared},
     soft::SoftState,
@@ -43,6 +49,8 @@ pub enum Question {
     Join(Box<JoinAsk>),
     /// To know how the asking node is doing.
     Heartbeat(SoftState),
+    /// What people want to know about the members of Raft, or to change about them.
+    Administer(AdminQuestion),
 }
 
 /// Why a command has no effect that is known.
@@ -110,6 +118,26 @@ impl Shared {
         Ok(outcome?)
     }
 
+    /// Asks the leader about the members of Raft, or has it change them.
+    pub async fn ask_admin(&self, question: AdminQuestion) -> Result<AdminAnswer, ProposeFailed> {
+        let refused = |what: String| ProposeFailed::Refused(what);
+        let answer = self.ask_admin_raw(question).await?;
+        let outcome: Result<AdminAnswer, AdminRefused> =
+            wire::decode(&answer).map_err(|error| refused(error.to_string()))?;
+        outcome.map_err(|error| refused(error.0))
+    }
+
+    /// As [`Shared::ask_admin`], for questions whose answer is bytes.
+    pub async fn ask_admin_raw(&self, question: AdminQuestion) -> Result<Vec<u8>, ProposeFailed> {
+        let cluster = self.membership().ok_or(ProposeFailed::NoCluster)?.cluster;
+        self.ask_leader(cluster, &Question::Administer(question), self.admin_patience()).await
+    }
+
+    /// A change of the members takes longer than a command.
+    pub fn admin_patience(&self) -> Duration {
+        self.config.timers.propose + self.config.raft.change_timeout
+    }
+
     /// Asks one after the other until the leader answers.
     pub async fn ask_leader(
         &self,
@@ -134,11 +162,11 @@ impl Shared {
     }
 
     /// Tells the leader how this node is doing, if it is found in one round; the next time is soon.
-    pub async fn tell_leader(&self, cluster: ClusterId) -> Result<(), ProposeFailed> {
+    pub async fn tell_leader(&self, cluster: ClusterId) -> Result<HeartbeatAnswer, ProposeFailed> {
         let question = Question::Heartbeat(self.own_soft_state());
         let mut last = "nobody was asked".to_owned();
         match self.ask_round(cluster, &question, &mut last).await {
-            Some(answer) => answer.map(drop),
+            Some(answer) => wire::decode(&answer?).map_err(|error| ProposeFailed::Refused(error.to_string())),
             None => Err(ProposeFailed::NoLeader { waited: Duration::ZERO, last }),
         }
     }
@@ -198,17 +226,24 @@ impl Shared {
             Err(error) => return Reply::Silent(error.to_string()),
         };
         let (cluster_id, forward, version) = (cluster.0.to_vec(), false, VERSION);
+        let generation = self.membership().map(|membership| membership.generation);
         let timers = &self.config.timers;
         let answer = match question {
             Question::Propose { command, force } => {
                 let force = *force;
                 let command = wire::encode(command);
-                let request = ProposeRequest { version, cluster_id, command, forward, force };
+                let request = ProposeRequest { version, cluster_id, command, forward, force, generation };
                 timeout(timers.propose, client.propose(request)).await
             }
             Question::Join(ask) => {
-                let request = JoinRequest { version, cluster_id, forward, ..wire::join_request(ask) };
+                let request =
+                    JoinRequest { version, cluster_id, forward, generation, ..wire::join_request(ask) };
                 timeout(timers.propose, client.join(request)).await
+            }
+            Question::Administer(question) => {
+                let question = wire::encode(question);
+                let request = AdministerRequest { version, cluster_id, question, forward, generation };
+                timeout(self.admin_patience(), client.administer(request)).await
             }
             Question::Heartbeat(state) => {
                 let request = HeartbeatRequest {
@@ -224,13 +259,22 @@ impl Shared {
                     program_version: state.version.clone(),
                     uploaded_through_ms: state.report.uploaded_through.map(|through| through.0),
                     drained: state.report.drained,
+                    generation,
+                    clock_ms: self.surroundings.nature.now().0,
+                    round_trip_ms: super::shared::millis(*self.round_trip.lock()),
                 };
-                timeout(timers.call, client.heartbeat(request)).await
+                let asked = Instant::now();
+                let answer = timeout(timers.call, client.heartbeat(request)).await;
+                if matches!(answer, Ok(Ok(_))) {
+                    *self.round_trip.lock() = asked.elapsed();
+                }
+                answer
             }
         };
         match answer {
             Err(_) => Reply::Silent("no answer in time".to_owned()),
             Ok(Ok(answer)) => reply(answer.into_inner()),
+            Ok(Err(status)) if self.meet(address, &status) => Reply::Silent(status.message().to_owned()),
             Ok(Err(status)) => match status.code() {
                 wire::CLONED => Reply::Cloned(status.message().to_owned()),
                 Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
@@ -257,8 +301,10 @@ impl Shared {
                     return Err(NotLed::Elsewhere(self.leader_hint()));
                 }
                 self.soft.lock().take(self.uid, state.clone()).map_err(NotLed::Cloned)?;
-                Ok(Vec::new())
+                let answer = self.heartbeat_answer(self.uid);
+                answer.map(|answer| wire::encode(&answer)).ok_or(NotLed::Elsewhere(None))
             }
+            Question::Administer(question) => self.administer(question).await,
         }
     }
 }

@@ -1,9 +1,6 @@
 //! The control plane of one node.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -20,16 +17,21 @@ use tracing::{info, warn};
 use weir_proto::weir_cluster::{cluster_server::ClusterServer, raft_server::RaftServer};
 
 use super::{
+    admin::{AdminAnswer, AdminQuestion, MembersStatus},
+    autopilot::steer_voters,
     bootstrap::{BootstrapError, Decision},
     channels::Channels,
     config::ClusterConfig,
+    data_lock::DataLock,
     discovery::{Resolver, StaticPeers, resolve_all, until_decided},
-    follow::{follow_raft, watch_voters},
+    follow::{follow_raft, meet_later_generation, watch_voters},
+    founding::{FoundingGuard, GuardError},
     identity::{IdentityError, Membership, NodeIdentity},
     leader::lead,
     leader_client::ProposeFailed,
     presence::{be_present, register},
     publisher::{Publisher, ViewReceiver},
+    raft_part::RaftPart,
     ring_file::{self, RingFileError, RingRecord},
     services::Services,
     shared::{Shared, WATCHERS_MAX},
@@ -72,6 +74,17 @@ pub enum StartError {
         /// The cluster that was named.
         expected: ClusterId,
     },
+    /// Another process works on its directory.
+    #[error("{0} is in use by another process")]
+    Locked(PathBuf),
+    /// The lock of its directory.
+    #[error("cannot lock {path}: {source}")]
+    Lock {
+        /// The directory of its data.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// Its part in Raft.
     #[error(transparent)]
     Raft(#[from] RaftStartError),
@@ -92,6 +105,16 @@ pub enum ClusterFailure {
     /// Another process runs with the identity of this one, from a copy of its data.
     #[error("{0}")]
     Cloned(String),
+    /// The cluster that the node was about to found has the name of another.
+    #[error(
+        "no cluster is founded, for another one has the name {name:?}, or had it: {what}; if its data is still wanted, bring back its disks, else choose another name or force a new cluster"
+    )]
+    AlreadyFounded {
+        /// The name.
+        name: String,
+        /// What was found.
+        what: String,
+    },
     /// What the node has to remember cannot be written.
     #[error("{0}")]
     Identity(String),
@@ -106,8 +129,7 @@ impl ClusterNode {
         ClusterNode::start_with(config, Arc::new(StaticPeers)).await
     }
 
-    /// Starts a node. It has the ring of its last run at once, if there was one; all else happens in
-    /// the background, and needs [`ClusterNode::serve`] or [`ClusterNode::services`].
+    /// Starts a node whose peers are names that the resolver understands.
     pub async fn start_with(
         config: ClusterConfig,
         resolver: Arc<dyn Resolver>,
@@ -124,11 +146,15 @@ impl ClusterNode {
         let (path, name) = (config.data_path.clone(), config.name.clone());
         let nature = Arc::clone(&surroundings.nature);
         let opened = aside(move || -> Result<_, StartError> {
+            let failed = |source| StartError::Lock { path: path.clone(), source };
+            let lock = DataLock::take(&path).map_err(failed)?;
+            let lock = lock.ok_or_else(|| StartError::Locked(path.clone()))?;
             let identity = NodeIdentity::open_as(&path, &name, nature.as_ref())?;
             let ring = identity.membership().and_then(|membership| last_ring(&path, membership.cluster));
-            Ok((identity, ring))
+            Ok((lock, identity, ring))
         });
-        let (identity, ring) = opened.await.map_err(|error| StartError::BrokenOff(error.to_string()))??;
+        let (lock, identity, ring) =
+            opened.await.map_err(|error| StartError::BrokenOff(error.to_string()))??;
         if let (Some(membership), Some(expected)) = (identity.membership(), config.cluster)
             && membership.cluster != expected
         {
@@ -145,12 +171,16 @@ impl ClusterNode {
             identity: Mutex::new(identity),
             fresh: Mutex::default(),
             peers: Mutex::default(),
-            raft: OnceLock::new(),
+            raft: RaftPart::default(),
             publisher: Publisher::new(config.data_path.clone(), ring),
             channels: Arc::new(Channels::new(config.timers.connect, Arc::clone(&surroundings.dialer))),
             moved: Arc::default(),
             soft: Mutex::new(SoftTable::default()),
             report: Mutex::default(),
+            round_trip: Mutex::default(),
+            clock_offset: watch::Sender::new(None),
+            later: Arc::new(watch::Sender::new(None)),
+            lock: Mutex::new(Some(lock)),
             leader: Mutex::default(),
             facts: Mutex::default(),
             heard_by_leader: Mutex::default(),
@@ -168,7 +198,7 @@ impl ClusterNode {
                 tokio::select! {
                     biased;
                     () = shared.stop.cancelled() => {}
-                    Err(failure) = run(&shared, shared.surroundings.resolver.as_ref()) => shared.fail(failure),
+                    Err(failure) = run(&shared) => shared.fail(failure),
                 }
             }
         });
@@ -222,6 +252,32 @@ impl ClusterNode {
         self.shared.status()
     }
 
+    /// How many milliseconds the clock of this node is ahead of the middle of all clocks in the cluster,
+    /// or behind it if negative; none until a leader said so.
+    pub fn clock_offset(&self) -> watch::Receiver<Option<i64>> {
+        self.shared.clock_offset.subscribe()
+    }
+
+    /// Who the members of Raft are, and how far, as the leader sees them.
+    pub async fn raft_members(&self) -> Result<MembersStatus, ProposeFailed> {
+        match self.shared.ask_admin(AdminQuestion::Members).await? {
+            AdminAnswer::Members(members) => Ok(members),
+            other => Err(ProposeFailed::Refused(format!("not the members, but {other:?}"))),
+        }
+    }
+
+    /// Makes a node a voter, or lets a voter only watch, or has the leader take a snapshot. Voters are
+    /// changed by hand only while the setting [`AUTOPILOT_SETTING`](super::AUTOPILOT_SETTING) is `off`.
+    pub async fn administer(&self, question: AdminQuestion) -> Result<(), ProposeFailed> {
+        self.shared.ask_admin(question).await.map(drop)
+    }
+
+    /// All that the cluster agreed on about the ring until now, as bytes that
+    /// [`decode_backup`](super::decode_backup) understands.
+    pub async fn backup(&self) -> Result<Vec<u8>, ProposeFailed> {
+        self.shared.ask_admin_raw(AdminQuestion::Backup).await
+    }
+
     /// Why the cluster last refused to register this node, as long as it does.
     pub fn refusal(&self) -> watch::Receiver<Option<ProposeFailed>> {
         self.shared.refusal.subscribe()
@@ -265,9 +321,8 @@ impl ClusterNode {
         {
             warn!(%error, "the task of the cluster ended in a panic");
         }
-        if let Some(raft) = self.shared.raft.get() {
-            raft.shutdown().await;
-        }
+        self.shared.raft.shutdown().await;
+        self.shared.lock.lock().take();
     }
 }
 
@@ -286,53 +341,72 @@ fn last_ring(path: &std::path::Path, cluster: ClusterId) -> Option<RingRecord> {
 }
 
 /// Comes into a cluster and stays in it; returns only if it cannot.
-async fn run(
-    shared: &Arc<Shared>,
-    resolver: &dyn Resolver,
-) -> Result<std::convert::Infallible, ClusterFailure> {
+async fn run(shared: &Arc<Shared>) -> Result<std::convert::Infallible, ClusterFailure> {
+    let (resolver, guard) = (shared.surroundings.resolver.as_ref(), shared.surroundings.guard.as_deref());
     let membership = match shared.membership() {
         Some(membership) => {
             let addresses = resolve_all(resolver, &shared.config.peers).await;
             shared.peers.lock().clone_from(&addresses);
             membership
         }
-        None => enter(shared, resolver).await?,
+        None => enter(shared, resolver, guard).await?,
     };
     let cluster = membership.cluster;
-    match shared.raft.get() {
-        Some(raft) => {
-            tokio::select! {
-                biased;
-                () = follow_raft(shared, raft) => {}
-                () = lead(shared, raft) => {}
-                () = be_present(shared, cluster) => {}
-                cause = raft.failed() => return Err(ClusterFailure::Raft(cause)),
-            }
+    let presence = async {
+        if shared.config.only_watches {
+            std::future::pending().await
         }
-        None if shared.config.only_watches => watch_voters(shared, cluster).await,
-        None => {
+        be_present(shared, cluster).await;
+    };
+    tokio::select! {
+        biased;
+        failure = know_the_ring(shared, cluster) => failure,
+        // This does not end by itself.
+        () = presence => Err(ClusterFailure::Raft("a task has ended".to_owned())),
+    }
+}
+
+/// Takes the ring from Raft while the node takes part in it, and from a voter while it does not.
+async fn know_the_ring(
+    shared: &Arc<Shared>,
+    cluster: ClusterId,
+) -> Result<std::convert::Infallible, ClusterFailure> {
+    let mut part = shared.raft.watch();
+    loop {
+        let raft = part.borrow_and_update().clone();
+        let Some(raft) = raft else {
             tokio::select! {
                 biased;
                 () = watch_voters(shared, cluster) => {}
-                () = be_present(shared, cluster) => {}
+                () = meet_later_generation(shared, cluster) => {}
+                _ = part.changed() => {}
             }
+            continue;
+        };
+        tokio::select! {
+            biased;
+            () = follow_raft(shared, &raft) => {}
+            () = lead(shared, &raft) => {}
+            () = steer_voters(shared, &raft) => {}
+            () = meet_later_generation(shared, cluster) => {}
+            _ = part.changed() => {}
+            cause = raft.failed() => return Err(ClusterFailure::Raft(cause)),
         }
     }
-    // None of these ends by itself.
-    Err(ClusterFailure::Raft("a task has ended".to_owned()))
 }
 
 /// Finds the node's cluster, or founds it.
-async fn enter(shared: &Arc<Shared>, resolver: &dyn Resolver) -> Result<Membership, ClusterFailure> {
+async fn enter(
+    shared: &Arc<Shared>,
+    resolver: &dyn Resolver,
+    guard: Option<&dyn FoundingGuard>,
+) -> Result<Membership, ClusterFailure> {
     let membership = match until_decided(shared, resolver).await? {
         // It only ends with something to do.
         Decision::Wait => return std::future::pending().await,
         Decision::Found(founders) => {
-            let membership = Membership {
-                cluster: ClusterId(shared.surroundings.nature.random().to_be_bytes()),
-                generation: 0,
-                founders,
-            };
+            let cluster = cluster_to_found(shared, guard).await?;
+            let membership = Membership { cluster, generation: 0, founders };
             info!(cluster = %membership.cluster, founders = membership.founders.len(), "this node founds a cluster");
             membership
         }
@@ -351,7 +425,36 @@ async fn enter(shared: &Arc<Shared>, resolver: &dyn Resolver) -> Result<Membersh
         }
     };
     let failed = |error: IdentityError| ClusterFailure::Identity(error.to_string());
-    shared.enter(membership.clone()).await.map_err(failed)?;
+    let entered = membership.clone();
+    shared.change_identity(move |identity| identity.enter(entered)).await.map_err(failed)?;
     shared.start_raft().await.map_err(|error| ClusterFailure::Raft(error.to_string()))?;
     Ok(membership)
+}
+
+/// The cluster to found: its id is on disk, and its name is claimed.
+async fn cluster_to_found(
+    shared: &Shared,
+    guard: Option<&dyn FoundingGuard>,
+) -> Result<ClusterId, ClusterFailure> {
+    let failed = |error: IdentityError| ClusterFailure::Identity(error.to_string());
+    let chosen = shared.change_identity(NodeIdentity::choose_cluster).await.map_err(failed)?;
+    let cluster = chosen.founding().expect("it was just chosen");
+    let Some(guard) = guard else { return Ok(cluster) };
+    let name = &shared.config.cluster_name;
+    loop {
+        match guard.claim(cluster, name).await {
+            Ok(()) => return Ok(cluster),
+            Err(GuardError::Taken(what)) if shared.config.force_new => {
+                warn!(name, what, "a cluster is founded though another has its name, or had it");
+                return Ok(cluster);
+            }
+            Err(GuardError::Taken(what)) => {
+                return Err(ClusterFailure::AlreadyFounded { name: name.clone(), what });
+            }
+            Err(GuardError::Unavailable(what)) => {
+                warn!(name, what, "the name of the cluster cannot be claimed yet");
+                tokio::time::sleep(shared.config.timers.bootstrap_round).await;
+            }
+        }
+    }
 }

@@ -104,7 +104,17 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
             }
         }
         match shared.tell_leader(cluster).await {
-            Ok(()) => *shared.heard_by_leader.lock() = Some(Instant::now()),
+            Ok(answer) if answer.is_gone => {
+                shared.fail(ClusterFailure::Gone);
+                return std::future::pending().await;
+            }
+            Ok(answer) => {
+                *shared.heard_by_leader.lock() = Some(Instant::now());
+                shared.clock_offset.send_if_modified(|known| {
+                    std::mem::replace(known, answer.clock_offset_ms) != answer.clock_offset_ms
+                });
+                shared.end_raft_if_removed(&answer).await;
+            }
             Err(ProposeFailed::Cloned(why)) => {
                 shared.fail(ClusterFailure::Cloned(why));
                 return std::future::pending().await;

@@ -46,20 +46,15 @@ pub enum RingFileError {
     Damaged(String),
 }
 
-/// Writes the file in `dir`. Blocks until it is durable.
-pub fn write(dir: &Path, record: &RingRecord) -> io::Result<()> {
-    let rest = serde_json::to_vec(record)?;
+/// What the file has of a record.
+pub fn encode(record: &RingRecord) -> Vec<u8> {
+    let rest = serde_json::to_vec(record).expect("a record has only keys that are text or numbers");
     let checksum = crc32c::crc32c(&rest).to_le_bytes();
-    files::write_atomically(dir, FILE, &[&[VERSION], &checksum, &rest])
+    [&[VERSION], checksum.as_slice(), &rest].concat()
 }
 
-/// Reads the file in `dir`; none if there is none yet.
-pub fn read(dir: &Path) -> Result<Option<RingRecord>, RingFileError> {
-    let bytes = match fs::read(dir.join(FILE)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+/// The record that the file has, or a backup.
+pub fn decode(bytes: &[u8]) -> Result<RingRecord, RingFileError> {
     let damaged = |what: &str| RingFileError::Damaged(what.to_owned());
     let (&[version, a, b, c, d], rest) =
         bytes.split_first_chunk::<5>().ok_or_else(|| damaged("it is cut short"))?;
@@ -69,7 +64,21 @@ pub fn read(dir: &Path) -> Result<Option<RingRecord>, RingFileError> {
     if crc32c::crc32c(rest) != u32::from_le_bytes([a, b, c, d]) {
         return Err(damaged("its checksum is wrong"));
     }
-    serde_json::from_slice(rest).map(Some).map_err(|error| damaged(&error.to_string()))
+    serde_json::from_slice(rest).map_err(|error| damaged(&error.to_string()))
+}
+
+/// Writes the file in `dir`. Blocks until it is durable.
+pub fn write(dir: &Path, record: &RingRecord) -> io::Result<()> {
+    files::write_atomically(dir, FILE, &[&encode(record)])
+}
+
+/// Reads the file in `dir`; none if there is none yet.
+pub fn read(dir: &Path) -> Result<Option<RingRecord>, RingFileError> {
+    match fs::read(dir.join(FILE)) {
+        Ok(bytes) => decode(&bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

@@ -10,15 +10,18 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::info;
 use weir_proto::weir_cluster::{
-    Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, NotLeader, ProposeRequest, RaftCall,
-    RaftReply, RingUpdate, StatusRequest, StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome,
-    cluster_server::Cluster, raft_reply::Outcome as RaftOutcome, raft_server::Raft,
+    AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, NotLeader,
+    ProposeRequest, RaftCall, RaftReply, RingUpdate, StartRaftRequest, StartRaftResponse, StatusRequest,
+    StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome, cluster_server::Cluster,
+    raft_reply::Outcome as RaftOutcome, raft_server::Raft,
 };
 
 use super::{
+    admin::AdminQuestion,
     leader::summary,
     leader_client::{ProposeFailed, Question},
     machine::Outcome,
+    raft_part::BeginError,
     ring_file::RingRecord,
     shared::{NotLed, Shared},
     soft::{Cloned, ProcessId, Report, SoftState},
@@ -26,7 +29,7 @@ use super::{
 };
 use crate::{
     ids::{ClusterId, UnixMillis},
-    raft::{ProposeError, Refusal},
+    raft::{Identity, ProposeError, RaftId, RaftRequest, Refusal, RequestKind},
     ring::{Applied, Command},
 };
 
@@ -43,7 +46,7 @@ impl Raft for Services {
         let request = wire::raft_request(request.into_inner())?;
         let handled = match self.0.raft.get() {
             Some(raft) => raft.handle(request).await,
-            None => Err(Refusal::Stopped("this node is no voter".to_owned())),
+            None => Err(self.refuse_raft(&request)),
         };
         let outcome = match handled {
             Ok(response) => RaftOutcome::Body(response.body),
@@ -58,9 +61,16 @@ type Updates = Pin<Box<dyn Stream<Item = Result<RingUpdate, Status>> + Send>>;
 #[tonic::async_trait]
 impl Cluster for Services {
     async fn info(&self, request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        wire::check_version(request.into_inner().version)?;
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
         let shared = &self.0;
         let membership = shared.membership();
+        if let Some(own) = &membership
+            && wire::cluster_id(&request.cluster_id)? == Some(own.cluster)
+            && request.generation > own.generation
+        {
+            shared.later.send_replace(Some(request.address));
+        }
         let founders = membership.iter().flat_map(|membership| &membership.founders);
         let founders = founders.map(|founder| weir_proto::weir_cluster::Founder {
             uid: wire::uid_bytes(founder.uid),
@@ -83,7 +93,7 @@ impl Cluster for Services {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Answer>, Status> {
         let request = request.into_inner();
         wire::check_version(request.version)?;
-        let own = self.check_cluster(&request.cluster_id)?;
+        let own = self.check_cluster(&request.cluster_id, request.generation)?;
         let ask = wire::join_ask(&request)?;
         self.answer(own, Question::Join(Box::new(ask)), request.forward).await
     }
@@ -92,7 +102,7 @@ impl Cluster for Services {
         let from = request.remote_addr();
         let request = request.into_inner();
         wire::check_version(request.version)?;
-        let own = self.check_cluster(&request.cluster_id)?;
+        let own = self.check_cluster(&request.cluster_id, request.generation)?;
         let command: Command = wire::decode(&request.command)?;
         // Nodes look for the leader themselves: who wants a command passed on is no node.
         let audited = request.forward.then(|| summary(&command));
@@ -104,12 +114,24 @@ impl Cluster for Services {
         answer
     }
 
+    async fn administer(&self, request: Request<AdministerRequest>) -> Result<Response<Answer>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        let own = self.check_cluster(&request.cluster_id, request.generation)?;
+        let question: AdminQuestion = wire::decode(&request.question)?;
+        self.answer(own, Question::Administer(question), request.forward).await
+    }
+
     type WatchRingStream = Updates;
 
     async fn watch_ring(&self, request: Request<WatchRequest>) -> Result<Response<Updates>, Status> {
         let request = request.into_inner();
         wire::check_version(request.version)?;
-        self.check_cluster(&request.cluster_id)?;
+        self.check_cluster(&request.cluster_id, None)?;
+        let own = self.0.membership().map_or(0, |membership| membership.generation);
+        if request.generation > own {
+            return Err(wire::other_generation(own, request.generation));
+        }
         if !self.follows_leader() {
             return Err(Status::unavailable("this node hears of no leader"));
         }
@@ -130,7 +152,7 @@ impl Cluster for Services {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<Answer>, Status> {
         let request = request.into_inner();
         wire::check_version(request.version)?;
-        self.check_cluster(&request.cluster_id)?;
+        self.check_cluster(&request.cluster_id, request.generation)?;
         let uid = wire::uid(&request.uid)?;
         let shared = &self.0;
         if request.address.len() > TEXT_BYTES_MAX || request.program_version.len() > TEXT_BYTES_MAX {
@@ -144,7 +166,8 @@ impl Cluster for Services {
         if !shared.is_leader() {
             return Ok(not_leader(shared.leader_hint()));
         }
-        if known.is_none() {
+        let is_gone = record.state.tombstone(uid).is_some();
+        if known.is_none() && !is_gone {
             return Err(Status::not_found(format!("node {uid} is not known")));
         }
         let state = SoftState {
@@ -159,24 +182,74 @@ impl Cluster for Services {
             address: request.address,
             version: request.program_version,
             at: Instant::now(),
+            clock_offset: shared.clock_ahead(request.clock_ms, request.round_trip_ms),
         };
-        let taken = shared.soft.lock().take(uid, state);
-        taken.map_err(|error| cloned(&error))?;
-        Ok(answered(Vec::new()))
+        if !is_gone {
+            shared.soft.lock().take(uid, state).map_err(|error| cloned(&error))?;
+        }
+        match shared.heartbeat_answer(uid) {
+            Some(answer) => Ok(answered(wire::encode(&answer))),
+            None => Ok(not_leader(shared.leader_hint())),
+        }
+    }
+
+    async fn start_raft(
+        &self,
+        request: Request<StartRaftRequest>,
+    ) -> Result<Response<StartRaftResponse>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        self.check_cluster(&request.cluster_id, Some(request.generation))?;
+        let uid = wire::uid(&request.uid)?;
+        if uid != self.0.uid {
+            return Err(Status::failed_precondition(format!("this is node {}, not {uid}", self.0.uid)));
+        }
+        // Whoever asked may go away; what was begun is brought to its end.
+        let shared = Arc::clone(&self.0);
+        let begun = tokio::spawn(async move { shared.begin_raft(request.is_used).await }).await;
+        match begun {
+            Ok(Ok(())) => Ok(Response::new(StartRaftResponse { version: VERSION })),
+            Ok(Err(error @ BeginError::StoreMissing)) => Err(Status::failed_precondition(error.to_string())),
+            Ok(Err(error)) => Err(Status::unavailable(error.to_string())),
+            Err(error) => Err(Status::unavailable(format!("the start of Raft was broken off: {error}"))),
+        }
     }
 }
 
 impl Services {
-    /// The own cluster, if the request is of it, or of whoever does not say.
-    fn check_cluster(&self, theirs: &[u8]) -> Result<ClusterId, Status> {
+    /// This node takes no part in Raft; if a leader of its cluster thinks it does, it will.
+    fn refuse_raft(&self, request: &RaftRequest) -> Refusal {
+        let Some(membership) = self.0.membership() else {
+            return Refusal::Stopped("this node is in no cluster yet".to_owned());
+        };
+        let own = Identity {
+            id: RaftId(self.0.uid.raft_id().0),
+            cluster: membership.cluster.to_string(),
+            generation: membership.generation,
+        };
+        if let Err(refusal) = own.check(request) {
+            return refusal;
+        }
+        if request.kind != RequestKind::Vote {
+            self.0.resume_raft();
+        }
+        Refusal::Stopped("this node takes no part in Raft".to_owned())
+    }
+
+    /// The own cluster, if the request is of it and of its generation, or of whoever does not say.
+    fn check_cluster(&self, theirs: &[u8], generation: Option<u64>) -> Result<ClusterId, Status> {
         let theirs = wire::cluster_id(theirs)?;
-        let own = self.0.membership().map(|membership| membership.cluster);
+        let own = self.0.membership();
         let own = own.ok_or_else(|| Status::unavailable("this node is in no cluster yet"))?;
-        match theirs {
-            Some(theirs) if theirs != own => Err(Status::failed_precondition(format!(
-                "this node is in cluster {own}, the request is of {theirs}"
+        match (theirs, generation) {
+            (Some(theirs), _) if theirs != own.cluster => Err(Status::failed_precondition(format!(
+                "this node is in cluster {}, the request is of {theirs}",
+                own.cluster
             ))),
-            _ => Ok(own),
+            (_, Some(theirs)) if theirs != own.generation => {
+                Err(wire::other_generation(own.generation, theirs))
+            }
+            _ => Ok(own.cluster),
         }
     }
 
@@ -187,7 +260,10 @@ impl Services {
         forward: bool,
     ) -> Result<Response<Answer>, Status> {
         if forward {
-            let patience = self.0.config.timers.propose;
+            let patience = match &question {
+                Question::Administer(_) => self.0.admin_patience(),
+                _ => self.0.config.timers.propose,
+            };
             return match self.0.ask_leader(cluster, &question, patience).await {
                 Ok(answer) => Ok(answered(answer)),
                 Err(ProposeFailed::Rejected(rejected)) => {

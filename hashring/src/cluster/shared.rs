@@ -1,10 +1,6 @@
 //! What the tasks and services of a node share.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -17,6 +13,7 @@ use super::{
     admission::{JoinAsk, NewName, admit, name_of_newcomer},
     channels::Channels,
     config::ClusterConfig,
+    data_lock::DataLock,
     identity::{IdentityError, Membership, NodeIdentity},
     leader_client::ProposeFailed,
     machine::{Outcome, RingMachine},
@@ -25,15 +22,16 @@ use super::{
     objections::{HEARTBEATS_COUNTED, objection},
     overview,
     publisher::Publisher,
+    raft_part::RaftPart,
     soft::{Cloned, ProcessId, Report, SoftState, SoftTable},
     status::{ClusterStatus, NodeStatus, RaftStatus, ReportStatus},
     surroundings::Surroundings,
-    transport::{GrpcTransport, Moved, address_of},
+    transport::{Moved, address_of},
 };
 use crate::{
     aside::aside,
     ids::{NodeNumber, Uid},
-    raft::{Identity, Peer, ProposeError, RaftNode, StartError as RaftStartError},
+    raft::{Peer, ProposeError},
     ring::{Command, Node, NodeRegistration, NodeState, Rejected, RingState},
 };
 
@@ -48,13 +46,13 @@ pub struct Shared {
     pub boot: u64,
     /// Made up at the start: two processes with the same data differ in it.
     pub process_nonce: u64,
-    /// Changes once: when the node comes into a cluster.
+    /// Changed by one at a time: by whoever enters a cluster, and then under the lock of [`RaftPart`].
     pub identity: Mutex<NodeIdentity>,
     /// The nodes without a cluster that were seen in the last round.
     pub fresh: Mutex<Vec<Uid>>,
     /// Where peers are, as the resolver said last.
     pub peers: Mutex<Vec<String>>,
-    pub raft: OnceLock<RaftNode<RingMachine>>,
+    pub raft: RaftPart,
     pub publisher: Publisher,
     pub channels: Arc<Channels>,
     pub moved: Arc<Moved>,
@@ -64,6 +62,14 @@ pub struct Shared {
     pub facts: Mutex<Option<Arc<Facts>>>,
     /// When a leader last heard of this node.
     pub heard_by_leader: Mutex<Option<Instant>>,
+    /// How long the last heartbeat took to be answered.
+    pub round_trip: Mutex<Duration>,
+    /// How many milliseconds the clock of this node is ahead of the middle of all.
+    pub clock_offset: watch::Sender<Option<i64>>,
+    /// Where a later generation of the cluster was met.
+    pub later: Arc<watch::Sender<Option<String>>>,
+    /// Nobody else works on the directory; none once the node was stopped.
+    pub lock: Mutex<Option<DataLock>>,
     /// Where the leader was last found.
     pub leader: Mutex<Option<String>>,
     /// Why the cluster last refused to register the node, as long as it does.
@@ -93,55 +99,20 @@ impl Shared {
         self.identity.lock().membership().cloned()
     }
 
-    /// Remembers the cluster that the node is in.
-    pub async fn enter(&self, membership: Membership) -> Result<(), IdentityError> {
+    /// Changes who the node is, on disk first.
+    pub async fn change_identity(
+        &self,
+        change: impl FnOnce(&mut NodeIdentity) -> Result<(), IdentityError> + Send + 'static,
+    ) -> Result<NodeIdentity, IdentityError> {
         let mut identity = self.identity.lock().clone();
-        let work = move || identity.enter(membership).map(|()| identity);
-        let entered = aside(work).await.map_err(|error| IdentityError::Io {
+        let work = move || change(&mut identity).map(|()| identity);
+        let changed = aside(work).await.map_err(|error| IdentityError::Io {
             doing: "write",
             path: self.config.data_path.clone(),
             source: std::io::Error::other(error),
         })??;
-        *self.identity.lock() = entered;
-        Ok(())
-    }
-
-    /// Starts Raft, if the node is a voter and Raft does not run yet; the founder founds the cluster.
-    /// May be called again after a crash at any point.
-    pub async fn start_raft(&self) -> Result<(), RaftStartError> {
-        let identity = self.identity.lock().clone();
-        let Some(membership) = identity.membership() else { return Ok(()) };
-        if !identity.is_voter() || self.raft.get().is_some() {
-            return Ok(());
-        }
-        let raft_identity = Identity {
-            id: identity.raft_id(),
-            cluster: membership.cluster.to_string(),
-            generation: membership.generation,
-        };
-        let (channels, moved) = (Arc::clone(&self.channels), Arc::clone(&self.moved));
-        let transport = GrpcTransport::new(channels, self.publisher.watch_record(), moved);
-        let (config, storage) = (self.config.raft.clone(), Arc::clone(&self.surroundings.storage));
-        let dir = identity.raft_dir();
-        let raft = RaftNode::start_on(config, raft_identity, &dir, transport, storage).await?;
-        let is_founder = membership.founders.iter().map(|founder| founder.uid).min() == Some(self.uid);
-        if is_founder && raft.status().members.voters.is_empty() {
-            let voters: Vec<Peer> = membership
-                .founders
-                .iter()
-                .map(|founder| Peer {
-                    id: crate::raft::RaftId(founder.uid.raft_id().0),
-                    address: founder.address.clone(),
-                })
-                .collect();
-            if let Err(error) = raft.initialize(&voters).await {
-                raft.shutdown().await;
-                return Err(RaftStartError::Raft(error.to_string()));
-            }
-        }
-        // Only the one task that calls this sets it.
-        let _ = self.raft.set(raft);
-        Ok(())
+        *self.identity.lock() = changed.clone();
+        Ok(changed)
     }
 
     /// Registers a node that may join, if this node leads.
@@ -299,6 +270,8 @@ impl Shared {
             address: self.config.addresses.cluster.clone(),
             version: self.config.version.clone(),
             at: Instant::now(),
+            // By which all others are measured, should this node lead.
+            clock_offset: Some(0),
         }
     }
 
@@ -372,7 +345,7 @@ impl Shared {
 
     /// Whether commands are taken, as far as this node can tell.
     fn has_quorum(&self) -> bool {
-        if let Some(status) = self.raft.get().map(RaftNode::status).filter(|status| status.is_leader) {
+        if let Some(status) = self.raft.get().map(|raft| raft.status()).filter(|status| status.is_leader) {
             let patience = self.config.raft.election_timeout_max * 2;
             return status.quorum_acked_ago.is_some_and(|ago| ago <= patience);
         }
@@ -412,6 +385,7 @@ impl Shared {
             is_leader: status.is_leader,
             leader: status.leader.map(|leader| leader.0),
             voters: status.members.voters.iter().map(|peer| peer.id.0).collect(),
+            is_changing: status.members.is_changing,
             entries: status.entries,
             entries_applied: status.entries_applied,
             quorum_acked_ms_ago: status.quorum_acked_ago.map(millis),
@@ -420,6 +394,7 @@ impl Shared {
 
     fn reports(&self) -> impl Fn(Uid) -> Option<ReportStatus> {
         let is_leader = self.is_leader();
+        let median = self.clock_median();
         move |uid| {
             let soft = self.soft.lock();
             let state = soft.get(uid).filter(|_| is_leader)?;
@@ -431,11 +406,12 @@ impl Shared {
                 uploaded_through: state.report.uploaded_through,
                 drained: state.report.drained,
                 ms_ago: millis(state.at.elapsed()),
+                clock_offset_ms: state.clock_offset.and_then(|offset| Some(median?.off(offset))),
             })
         }
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -61,6 +61,8 @@ pub struct SoftState {
     pub version: String,
     /// When it said so.
     pub at: Instant,
+    /// How many milliseconds its clock was ahead of the leader's; none if it did not say.
+    pub clock_offset: Option<i64>,
 }
 
 /// Two processes have the same identity.
@@ -109,6 +111,12 @@ impl SoftTable {
         self.0.iter().map(|(&uid, state)| (uid, state))
     }
 
+    /// How far the clocks of those are ahead of the leader's who spoke within this time.
+    pub fn clock_offsets(&self, now: Instant, within: Duration) -> Vec<i64> {
+        let is_recent = |state: &&SoftState| now.saturating_duration_since(state.at) <= within;
+        self.0.values().filter(is_recent).filter_map(|state| state.clock_offset).collect()
+    }
+
     /// True if a node said within this time that nothing should be moved. Silence says nothing.
     pub fn is_held_back(&self, now: Instant, within: Duration) -> bool {
         let is_recent = |state: &&SoftState| now.saturating_duration_since(state.at) <= within;
@@ -133,6 +141,7 @@ mod tests {
             address: String::new(),
             version: String::new(),
             at,
+            clock_offset: None,
         }
     }
 

@@ -95,6 +95,9 @@ pub struct RaftStatus {
     pub leader: Option<u64>,
     /// The Raft ids of the voters.
     pub voters: Vec<u64>,
+    /// The voters are being changed: the old and the new ones both have to agree.
+    #[serde(default)]
+    pub is_changing: bool,
     /// How many entries its log and snapshot reach.
     pub entries: u64,
     /// How many of them are in its ring.
@@ -151,4 +154,7 @@ pub struct ReportStatus {
     pub drained: bool,
     /// Milliseconds since it said so.
     pub ms_ago: u64,
+    /// How many milliseconds its clock is ahead of the middle of all, or behind it if negative.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
 }

@@ -10,6 +10,7 @@ use ulid::Ulid;
 use super::{
     channels::{Dialer, OverTcp},
     discovery::{Resolver, StaticPeers},
+    founding::FoundingGuard,
 };
 use crate::{
     ids::{Uid, UnixMillis},
@@ -21,6 +22,8 @@ use crate::{
 pub struct Surroundings {
     /// Turns what people wrote for peers into addresses.
     pub resolver: Arc<dyn Resolver>,
+    /// Keeps a cluster from being founded twice.
+    pub guard: Option<Arc<dyn FoundingGuard>>,
     /// Reaches other nodes.
     pub dialer: Arc<dyn Dialer>,
     /// Where vote and log of Raft are kept.
@@ -33,6 +36,7 @@ impl Default for Surroundings {
     fn default() -> Surroundings {
         Surroundings {
             resolver: Arc::new(StaticPeers),
+            guard: None,
             dialer: Arc::new(OverTcp),
             storage: Arc::new(OnDisk),
             nature: Arc::new(RealNature),

@@ -20,6 +20,8 @@ pub struct GrpcTransport {
     channels: Arc<Channels>,
     record: watch::Receiver<Arc<RingRecord>>,
     moved: Arc<Moved>,
+    /// Told where a later generation of the cluster is met.
+    later: Arc<watch::Sender<Option<String>>>,
 }
 
 /// Where nodes say they are, if the ring says otherwise. A voter that came back elsewhere may be needed
@@ -54,8 +56,9 @@ impl GrpcTransport {
         channels: Arc<Channels>,
         record: watch::Receiver<Arc<RingRecord>>,
         moved: Arc<Moved>,
+        later: Arc<watch::Sender<Option<String>>>,
     ) -> GrpcTransport {
-        GrpcTransport { channels, record, moved }
+        GrpcTransport { channels, record, moved, later }
     }
 }
 
@@ -71,8 +74,8 @@ impl Transport for GrpcTransport {
         let record = Arc::clone(&self.record.borrow());
         let moved = self.moved.take(target.id);
         let known = address_of(&record.state, target.id).unwrap_or(&target.address);
-        let address = moved.as_deref().unwrap_or(known);
-        let mut client = self.channels.raft(address).map_err(|error| unreachable(error.to_string()))?;
+        let address = moved.clone().unwrap_or_else(|| known.to_owned());
+        let mut client = self.channels.raft(&address).map_err(|error| unreachable(error.to_string()))?;
         let reply = client.call(wire::raft_call(request)).await.map_err(|status| match status.code() {
             Code::InvalidArgument => Refusal::NotUnderstood(status.message().to_owned()).into(),
             _ => unreachable(status.to_string()),
@@ -87,6 +90,9 @@ impl Transport for GrpcTransport {
             Some(Outcome::Refusal(refusal)) => {
                 let refusal: Refusal =
                     wire::decode(&refusal).map_err(|error| unreachable(error.to_string()))?;
+                if matches!(refusal, Refusal::OtherGeneration { own, theirs } if own > theirs) {
+                    self.later.send_replace(Some(address.clone()));
+                }
                 Err(refusal.into())
             }
             None => Err(unreachable("an empty answer".to_owned())),

@@ -72,6 +72,23 @@ pub fn cluster_id(bytes: &[u8]) -> Result<Option<ClusterId>, NotUnderstood> {
     Ok(Some(ClusterId(bytes)))
 }
 
+/// Where a refusal says of which generation the one who refuses is.
+const GENERATION_KEY: &str = "weir-generation";
+
+/// Refuses a request of another generation of the cluster.
+pub fn other_generation(own: u64, theirs: u64) -> Status {
+    let mut status = Status::failed_precondition(format!(
+        "this node is in generation {own} of the cluster, the request is of generation {theirs}"
+    ));
+    status.metadata_mut().insert(GENERATION_KEY, own.into());
+    status
+}
+
+/// The generation of whoever refused because of the generation.
+pub fn generation_of(status: &Status) -> Option<u64> {
+    status.metadata().get(GENERATION_KEY)?.to_str().ok()?.parse().ok()
+}
+
 /// What a peer says about itself.
 pub fn peer_info(response: &proto::InfoResponse) -> Result<PeerInfo, NotUnderstood> {
     check_version(response.version)?;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::types::RaftId;
+use super::{
+    network::{self, RaftRequest, Refusal},
+    types::RaftId,
+};
 
 /// Who a node is. All of it is decided before the node starts, and kept elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +17,13 @@ pub struct Identity {
     /// Counts how often the cluster was forced to begin anew from one node. Requests of another
     /// generation are refused, so those who were left behind disturb nobody.
     pub generation: u64,
+}
+
+impl Identity {
+    /// Refuses requests that are not for this member.
+    pub fn check(&self, request: &RaftRequest) -> Result<(), Refusal> {
+        network::check_addressee(self, request)
+    }
 }
 
 /// Timers and limits. The defaults suit members in several zones of one region.

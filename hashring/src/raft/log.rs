@@ -159,13 +159,13 @@ async fn wait(write: impl FnOnce(Done) -> Result<(), StoreError>) -> Result<(), 
     result.await.map_err(untold)?
 }
 
-fn encode(value: &impl Serialize) -> Result<Payload, StorageError> {
+pub fn encode(value: &impl Serialize) -> Result<Payload, StorageError> {
     let json =
         serde_json::to_vec(value).map_err(|error| StorageIoError::write_logs(AnyError::new(&error)))?;
     Ok(Arc::from(json))
 }
 
-fn decode<T: DeserializeOwned>(json: &Payload) -> Result<T, StorageError> {
+pub fn decode<T: DeserializeOwned>(json: &Payload) -> Result<T, StorageError> {
     serde_json::from_slice(json).map_err(|error| StorageIoError::read_logs(AnyError::new(&error)).into())
 }
 

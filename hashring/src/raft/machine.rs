@@ -115,6 +115,19 @@ impl<M: Machine> MachineStore<M> {
         self.ids.subscribe()
     }
 
+    /// Applies entries of the log while nobody else does.
+    pub fn apply_now(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), StorageError> {
+        let applied = entries.into_iter().try_for_each(|entry| self.applied.apply(entry).map(drop));
+        self.publish();
+        applied
+    }
+
+    /// The data of a snapshot of a machine whose only member ever is this one.
+    pub fn snapshot_of(machine: &Arc<M>, member: RaftId) -> io::Result<Vec<u8>> {
+        let (machine, ids) = (Arc::clone(machine), BTreeSet::from([member]));
+        Applied { machine, last: None, membership: Membership::default(), ids }.snapshot()
+    }
+
     fn publish(&self) {
         self.ids.send_if_modified(|ids| {
             let is_new = *ids != self.applied.ids;

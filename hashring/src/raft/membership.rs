@@ -100,6 +100,44 @@ impl<M: Machine> RaftNode<M> {
         .await
     }
 
+    /// As [`RaftNode::add_learner`], and also takes an id that was removed. Only for a node that was
+    /// asked and still has all that it had stored under this id; one that has not may have voted and
+    /// does not know for whom.
+    pub async fn readmit_learner(&self, peer: &Peer) -> Result<(), ChangeError> {
+        self.change(async |members: Members| {
+            if members.is_voter(peer.id) || members.is_learner(peer.id) {
+                return Ok(());
+            }
+            let member = Member { address: peer.address.clone() };
+            done(self.inner.raft.add_learner(peer.id, member, false).await)
+        })
+        .await
+    }
+
+    /// True if the id is or was that of a member.
+    pub fn is_used(&self, id: RaftId) -> bool {
+        self.inner.ids.borrow().contains(&id)
+    }
+
+    /// Makes these, and no others, the voters, in one step, once those of them that only listen have
+    /// caught up. A voter that is not among them is removed. Nothing changes if they are the voters.
+    pub async fn set_voters(&self, wanted: &BTreeSet<RaftId>) -> Result<(), ChangeError> {
+        self.change(async |members: Members| {
+            if members.voters.iter().map(|peer| peer.id).eq(wanted.iter().copied()) {
+                return Ok(());
+            }
+            if wanted.is_empty() {
+                let last = members.voters.first().map_or(RaftId(0), |peer| peer.id);
+                return Err(ChangeError::LastVoter(last));
+            }
+            for &id in wanted.iter().filter(|&&id| !members.is_voter(id)) {
+                self.wait_until_caught_up(&members, id).await?;
+            }
+            self.change_voters(ChangeMembers::ReplaceAllVoters(wanted.clone())).await
+        })
+        .await
+    }
+
     /// Makes a member that listens a voter, once it has caught up. Nothing changes if it is one.
     pub async fn promote(&self, id: RaftId) -> Result<(), ChangeError> {
         self.change(async |members: Members| {

@@ -23,7 +23,7 @@ use super::{
     network::{self, Network, RaftRequest, RaftResponse, Refusal, Transport},
     snapshots::SnapshotFiles,
     store::{ENTRY_BYTES_MAX, OnDisk, RaftStore, Storage, StoreError},
-    types::{EncodedCommand, Member, Peer, RaftId, Types},
+    types::{EncodedCommand, LogPlace, Member, Peer, RaftId, Types},
 };
 use crate::aside::aside;
 
@@ -134,6 +134,8 @@ pub struct Status {
     pub entries_of: BTreeMap<RaftId, u64>,
     /// The members.
     pub members: Members,
+    /// Where the log says so; none before the member is one of any cluster. It may still be undone.
+    pub members_at: Option<LogPlace>,
 }
 
 impl<M: Machine> RaftNode<M> {
@@ -234,7 +236,7 @@ impl<M: Machine> RaftNode<M> {
 
     /// Answers a request that a [`Transport`] brought.
     pub async fn handle(&self, request: RaftRequest) -> Result<RaftResponse, Refusal> {
-        network::check_addressee(&self.inner.identity, &request)?;
+        self.inner.identity.check(&request)?;
         network::answer(&self.inner.raft, request).await
     }
 
@@ -320,6 +322,7 @@ impl Status {
             entries_in_snapshot: entries(metrics.snapshot.map(|last| last.index)),
             entries_of: entries_of.map(|(id, last)| (*id, entries(last.map(|last| last.index)))).collect(),
             members: Members::of(metrics.membership_config.membership()),
+            members_at: metrics.membership_config.log_id().map(LogPlace::from),
         }
     }
 }
@@ -333,9 +336,9 @@ fn is_stop(fatal: &openraft::error::Fatal<RaftId>) -> bool {
     matches!(fatal, openraft::error::Fatal::Stopped)
 }
 
-type Opened<M> = (RaftStore, SnapshotFiles, MachineStore<M>);
+pub(super) type Opened<M> = (RaftStore, SnapshotFiles, MachineStore<M>);
 
-fn open<M: Machine>(path: &Path, storage: &dyn Storage) -> Result<Opened<M>, StartError> {
+pub(super) fn open<M: Machine>(path: &Path, storage: &dyn Storage) -> Result<Opened<M>, StartError> {
     let snapshots_path = path.join("snapshots");
     let failed = |source| StartError::Snapshots { path: snapshots_path.clone(), source };
     let snapshots = SnapshotFiles::open(&snapshots_path).map_err(failed)?;

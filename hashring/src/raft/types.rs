@@ -39,6 +39,22 @@ pub struct Member {
     pub address: String,
 }
 
+/// Place of an entry in the logs of all members: of two, the one with the greater place was decided
+/// later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// The term of the leader that took it.
+    pub term: u64,
+    /// How many entries come before it.
+    pub index: u64,
+}
+
+impl From<LogId> for LogPlace {
+    fn from(id: LogId) -> LogPlace {
+        LogPlace { term: id.leader_id.term, index: id.index }
+    }
+}
+
 /// A command as it lies in the log: JSON that only the machine understands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -161,6 +161,11 @@ impl RingState {
         self.nodes_version
     }
 
+    /// All nodes that are gone.
+    pub fn tombstones(&self) -> impl Iterator<Item = (Uid, &Tombstone)> {
+        self.tombstones.iter().map(|(&uid, tombstone)| (uid, tombstone))
+    }
+
     /// What is left of a node that is gone.
     pub fn tombstone(&self, uid: Uid) -> Option<&Tombstone> {
         self.tombstones.get(&uid)

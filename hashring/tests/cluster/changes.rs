@@ -87,8 +87,7 @@ async fn any_node_passes_commands_on_and_shows_the_cluster() {
         let address = format!("http://{}", node.config.addresses.cluster);
         let mut client = ClusterClient::connect(address).await.unwrap();
         let command = serde_json::to_vec(&Command::Barrier { nonce: 3 }).unwrap();
-        let request =
-            ProposeRequest { version: 1, cluster_id: Vec::new(), command, forward: true, force: false };
+        let request = ProposeRequest { version: 1, command, forward: true, ..ProposeRequest::default() };
         let answer = soon("a command is passed on", client.propose(request.clone())).await.unwrap();
         let Some(Outcome::Answer(answer)) = answer.into_inner().outcome else { panic!("no answer") };
         let answer: weir_hashring::cluster::Outcome = serde_json::from_slice(&answer).unwrap();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, path::PathBuf,
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use weir_hashring::{
-    cluster::{ClusterConfig, ClusterNode, ClusterPolicies, ClusterTimers, Report, RingRecord},
+    cluster::{ClusterConfig, ClusterNode, ClusterPolicies, ClusterTimers, Report, RingRecord, Surroundings},
     ids::{Digest, FeatureLevel, NodeNumber, PoolName, ReplicaCount, RingEpoch, SlotCount, Uid, Weight},
     raft::RaftConfig,
     ring::{Addresses, NodeState, RingState},
@@ -44,9 +44,19 @@ pub async fn waits(nodes: &[&TestNode], uid: Uid, what: &str) {
     shown(what, look).await;
 }
 
+/// Waits until a look at something gives no error; tells the last one if that does not come.
+pub async fn until<E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<(), E>) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while let Err(seen) = look() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?}: {seen:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A node that may run or not.
 pub struct TestNode {
     pub config: ClusterConfig,
+    pub surroundings: Surroundings,
     address: SocketAddr,
     running: Option<(ClusterNode, JoinHandle<()>)>,
 }
@@ -92,6 +102,9 @@ pub fn config(data_path: PathBuf, name: &str, zone: &str, address: &str) -> Clus
         replicas: ReplicaCount::new(3).unwrap(),
         slots: SlotCount::DEFAULT,
         policies: ClusterPolicies::default(),
+        cluster_name: "test".to_owned(),
+        force_new: false,
+        max_voters: None,
         timers: ClusterTimers {
             bootstrap_round: Duration::from_millis(100),
             heartbeat: Duration::from_millis(200),
@@ -101,6 +114,8 @@ pub fn config(data_path: PathBuf, name: &str, zone: &str, address: &str) -> Clus
             step_interval: Duration::from_millis(50),
             max_moves_per_step: Some(512),
             leader_round: Duration::from_millis(50),
+            voter_stabilization: Duration::from_millis(500),
+            voter_dead: Duration::from_secs(3),
             ..ClusterTimers::default()
         },
         raft: RaftConfig {
@@ -114,7 +129,11 @@ pub fn config(data_path: PathBuf, name: &str, zone: &str, address: &str) -> Clus
 
 impl TestNode {
     pub async fn start(config: ClusterConfig, place: Place) -> TestNode {
-        let mut node = TestNode { config, address: place.address, running: None };
+        TestNode::start_in(config, Surroundings::default(), place).await
+    }
+
+    pub async fn start_in(config: ClusterConfig, surroundings: Surroundings, place: Place) -> TestNode {
+        let mut node = TestNode { config, surroundings, address: place.address, running: None };
         node.start_on(place.listener).await;
         node
     }
@@ -125,7 +144,7 @@ impl TestNode {
     }
 
     async fn start_on(&mut self, listener: TcpListener) {
-        let node = ClusterNode::start(self.config.clone()).await.unwrap();
+        let node = ClusterNode::start_in(self.config.clone(), self.surroundings.clone()).await.unwrap();
         node.report(Report { ready: true, head_series: 1, head_series_max: 100, ..Report::default() });
         let server = tokio::spawn({
             let node = node.clone();

@@ -43,8 +43,13 @@ async fn nodes_of_another_cluster_are_refused() {
         ..JoinRequest::default()
     };
     refused(client.join(join).await.map(drop));
-    let propose =
-        ProposeRequest { version, cluster_id: cluster_id.clone(), command, forward: true, force: false };
+    let propose = ProposeRequest {
+        version,
+        cluster_id: cluster_id.clone(),
+        command,
+        forward: true,
+        ..ProposeRequest::default()
+    };
     refused(client.propose(propose).await.map(drop));
     let watch = WatchRequest { version, cluster_id: cluster_id.clone(), generation: 0, entries_applied: 0 };
     refused(client.watch_ring(watch).await.map(drop));

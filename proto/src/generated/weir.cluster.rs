@@ -36,10 +36,18 @@ pub mod raft_reply {
         Refusal(::prost::alloc::vec::Vec<u8>),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InfoRequest {
     #[prost(uint32, tag = "1")]
     pub version: u32,
+    /// Where the sender is, so that whoever is of an earlier generation of its cluster finds it. Empty if
+    /// it is in no cluster.
+    #[prost(bytes = "vec", tag = "30")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "31")]
+    pub generation: u64,
+    #[prost(string, tag = "32")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InfoResponse {
@@ -101,6 +109,9 @@ pub struct JoinRequest {
     /// How many copies of each series the node expects; 0 if it does not say.
     #[prost(uint32, tag = "23")]
     pub replicas: u32,
+    /// The sender's generation of the cluster, if it is in one; a node of any other refuses.
+    #[prost(uint64, optional, tag = "30")]
+    pub generation: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposeRequest {
@@ -118,6 +129,9 @@ pub struct ProposeRequest {
     /// Whether the leader shall have it applied though it has objections.
     #[prost(bool, tag = "20")]
     pub force: bool,
+    /// The sender's generation of the cluster; a node of any other refuses.
+    #[prost(uint64, optional, tag = "30")]
+    pub generation: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatRequest {
@@ -149,6 +163,52 @@ pub struct HeartbeatRequest {
     /// The node has cut and uploaded all that it holds, and checked each object.
     #[prost(bool, tag = "22")]
     pub drained: bool,
+    /// The sender's generation of the cluster; a node of any other refuses.
+    #[prost(uint64, optional, tag = "30")]
+    pub generation: ::core::option::Option<u64>,
+    /// Milliseconds since the Unix epoch by the sender's clock; 0 if it does not say.
+    #[prost(int64, tag = "31")]
+    pub clock_ms: i64,
+    /// How long the sender waited for the last answer to a heartbeat.
+    #[prost(uint64, tag = "32")]
+    pub round_trip_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdministerRequest {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Empty for whatever cluster the node is in.
+    #[prost(bytes = "vec", tag = "2")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    /// An encoded question.
+    #[prost(bytes = "vec", tag = "3")]
+    pub question: ::prost::alloc::vec::Vec<u8>,
+    /// Whether a node that does not lead shall pass it on.
+    #[prost(bool, tag = "4")]
+    pub forward: bool,
+    /// The sender's generation of the cluster; a node of any other refuses.
+    #[prost(uint64, optional, tag = "30")]
+    pub generation: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartRaftRequest {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    /// Who is meant.
+    #[prost(bytes = "vec", tag = "4")]
+    pub uid: ::prost::alloc::vec::Vec<u8>,
+    /// The node is or was a member: only one that still has its store may be one again.
+    #[prost(bool, tag = "5")]
+    pub is_used: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartRaftResponse {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Answer {
@@ -161,7 +221,7 @@ pub struct Answer {
 pub mod answer {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Outcome {
-        /// What the command led to, encoded; empty for a heartbeat.
+        /// What the question led to, encoded.
         #[prost(bytes, tag = "2")]
         Answer(::prost::alloc::vec::Vec<u8>),
         #[prost(message, tag = "3")]
@@ -759,6 +819,53 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("weir.cluster.Cluster", "Heartbeat"));
             self.inner.unary(req, path, codec).await
         }
+        /// Asks the leader about the members of Raft, or to change them.
+        pub async fn administer(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdministerRequest>,
+        ) -> std::result::Result<tonic::Response<super::Answer>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.cluster.Cluster/Administer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weir.cluster.Cluster", "Administer"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The leader wants the node to take part in Raft; it is about to make it a member.
+        pub async fn start_raft(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartRaftRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRaftResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.cluster.Cluster/StartRaft",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weir.cluster.Cluster", "StartRaft"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -810,6 +917,19 @@ pub mod cluster_server {
             &self,
             request: tonic::Request<super::HeartbeatRequest>,
         ) -> std::result::Result<tonic::Response<super::Answer>, tonic::Status>;
+        /// Asks the leader about the members of Raft, or to change them.
+        async fn administer(
+            &self,
+            request: tonic::Request<super::AdministerRequest>,
+        ) -> std::result::Result<tonic::Response<super::Answer>, tonic::Status>;
+        /// The leader wants the node to take part in Raft; it is about to make it a member.
+        async fn start_raft(
+            &self,
+            request: tonic::Request<super::StartRaftRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRaftResponse>,
+            tonic::Status,
+        >;
     }
     /// Between all nodes, and for administration.
     #[derive(Debug)]
@@ -1134,6 +1254,94 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HeartbeatSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.cluster.Cluster/Administer" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdministerSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::AdministerRequest>
+                    for AdministerSvc<T> {
+                        type Response = super::Answer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdministerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::administer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdministerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.cluster.Cluster/StartRaft" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartRaftSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::StartRaftRequest>
+                    for StartRaftSvc<T> {
+                        type Response = super::StartRaftResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartRaftRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::start_raft(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartRaftSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -240,6 +240,13 @@ const CLUSTER: &[Flag] = &[
         "So many nodes without a cluster found one together; 0 = only join one that exists.",
     ),
     flag("cluster.address", Address, "0.0.0.0:10903", "Where to serve Raft, the ring, joining and administration."),
+    flag("cluster.name", Text, "weir", "Name of the cluster; with a bucket, a name is used for one cluster only."),
+    flag(
+        "cluster.force-new",
+        Switch,
+        "false",
+        "Found a cluster though the bucket says that one of this name exists or existed.",
+    ),
     flag("cluster.id", Text, "", "The only cluster that this node may be in."),
     flag("cluster.join-token-file", Text, "", "File with the token that this node joins with."),
     flag(
@@ -299,6 +306,9 @@ const CLUSTER: &[Flag] = &[
     flag("raft.heartbeat-interval", Duration, "250ms", "How often the leader of Raft is heard of."),
     flag("raft.election-timeout-min", Duration, "1500ms", "Least time without a leader before an election."),
     flag("raft.election-timeout-max", Duration, "3s", "Most time without a leader before an election."),
+    flag("raft.max-voters", Count, "0", "Voters at most, 1, 3 or 5; 0 = 5 with as many nodes in three zones, else 3."),
+    flag("raft.voter-stabilization", Duration, "30s", "How long a node must be well before it becomes a voter."),
+    flag("raft.voter-dead", Duration, "5m", "How long a voter must be silent before another takes its place."),
 ];
 
 const TENANCY: &[Flag] = &[

@@ -86,6 +86,12 @@ pub struct ClusterSettings {
     pub slots: SlotCount,
     /// Owners of each slot, if this node founds the cluster.
     pub replicas: ReplicaCount,
+    /// Name of the cluster, which no other one has that uses the same bucket.
+    pub cluster_name: String,
+    /// Found a cluster though another has its name, or had it.
+    pub force_new: bool,
+    /// Voters of Raft at most; `None` for as many as suit.
+    pub max_voters: Option<u32>,
     /// The token it joins with.
     pub join_token: Option<TokenText>,
     /// What it decides by if it leads.
@@ -218,6 +224,9 @@ impl Judge<'_> {
             pool: PoolName::from(self.text("node.pool")),
             slots,
             replicas,
+            cluster_name: self.cluster_name(),
+            force_new: self.switch("cluster.force-new"),
+            max_voters: self.max_voters(),
             join_token: self.join_token(),
             timers: self.cluster_timers(),
             raft: self.raft_timers(),
@@ -240,6 +249,25 @@ impl Judge<'_> {
             self.invalid("data.path", "must not be --tsdb.path or in it: each directory there is a tenant");
         }
         path
+    }
+
+    /// It is part of the name of an object in the bucket.
+    fn cluster_name(&mut self) -> String {
+        let name = self.text("cluster.name");
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(is_fine) {
+            let form = "1 to 64 letters, digits, '-', '_' and '.', not beginning with '.'";
+            self.invalid("cluster.name", format!("{name:?} is not a name of a cluster: {form}"));
+        }
+        name.to_owned()
+    }
+
+    fn max_voters(&mut self) -> Option<u32> {
+        let voters = self.count_unless_zero("raft.max-voters")?;
+        if !matches!(voters, 1 | 3 | 5) {
+            self.invalid("raft.max-voters", "must be 1, 3 or 5, or 0 for as many as suit");
+        }
+        u32::try_from(voters).ok().filter(|voters| voters % 2 == 1)
     }
 
     fn cluster_id(&mut self) -> Option<ClusterId> {
@@ -329,6 +357,8 @@ impl Judge<'_> {
             replace_grace: self.duration("ring.replace-grace"),
             drain_read_grace: self.duration("ring.drain-read-grace"),
             leave_grace: self.duration("ring.leave-grace"),
+            voter_stabilization: self.duration("raft.voter-stabilization"),
+            voter_dead: self.duration("raft.voter-dead"),
             step_interval: self.duration("ring.step-interval"),
             max_moves_per_step: self.count_unless_zero("ring.max-moves-per-step").map(|moves| moves as usize),
             ..ClusterTimers::default()

@@ -126,6 +126,7 @@ impl Host {
         let config = self.config(&mut chance);
         let surroundings = Surroundings {
             resolver: Arc::new(StaticPeers),
+            guard: None,
             dialer: Arc::new(network.clone()),
             storage: Arc::new(self.disk.clone()),
             nature: Arc::new(HostNature { chance: Mutex::new(chance), fixed: self.fixed_uid() }),
@@ -214,6 +215,9 @@ impl Host {
             cluster: None,
             replicas: ReplicaCount::new(3).expect("it is allowed"),
             slots: SlotCount::MIN,
+            cluster_name: "simulation".to_owned(),
+            force_new: false,
+            max_voters: None,
             // The operator of the simulation says when.
             policies: ClusterPolicies { replace: ReplacePolicy::Manual, ..ClusterPolicies::default() },
             timers: ClusterTimers {
