@@ -10,7 +10,10 @@ use std::{collections::HashMap, ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use self::flags::{Flag, Kind, Standing};
-use crate::duration::parse_duration;
+use crate::{
+    admin::args::{self as admin_args, AdminArgs},
+    duration::parse_duration,
+};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub enum Invocation {
     Receive(Values),
     /// Run a node on this machine to try it out.
     Dev(DevArgs),
+    /// Ask a cluster something, or change something in it.
+    Admin(AdminArgs),
 }
 
 /// Arguments of `weir dev`.
@@ -47,6 +52,9 @@ pub fn parse<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Resul
     match matches.subcommand() {
         Some(("dev", matches)) => Ok(Invocation::Dev(dev_args(matches))),
         Some(("receive", matches)) => Ok(Invocation::Receive(Values::from_matches(matches))),
+        Some((name, matches)) if let Some(args) = AdminArgs::from_matches(name, matches) => {
+            args.map(Invocation::Admin)
+        }
         _ => unreachable!("clap demands one of the subcommands that command() lists"),
     }
 }
@@ -87,6 +95,7 @@ fn command() -> clap::Command {
         .arg_required_else_help(true)
         .subcommand(receive_command())
         .subcommand(dev_command())
+        .subcommands(admin_args::commands())
 }
 
 fn receive_command() -> clap::Command {

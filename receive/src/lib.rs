@@ -4,6 +4,7 @@
 //! [`ship`] uploads blocks to the [`objstore`], and [`store_api`] serves readers over [`grpc`].
 //! [`node`] assembles all of it from a [`config`], which [`cli`] makes of the flags.
 
+pub mod admin;
 pub mod answer;
 pub mod cli;
 pub mod config;

@@ -9,6 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weir::{
+    admin::{self, AdminError, console::Terminal},
     cli::{self, Invocation, Values},
     config::Config,
     dev, logging,
@@ -31,12 +32,13 @@ fn main() -> ExitCode {
         Invocation::Dev(args) => {
             with_runtime(async { dev::run(args, stop_on_signals(Hangup::Stops)?).await })
         }
+        Invocation::Admin(args) => with_runtime(async { Ok(admin::run(args, &mut Terminal).await?) }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error:#}");
-            ExitCode::FAILURE
+            error.downcast_ref().map_or(ExitCode::FAILURE, AdminError::exit_code)
         }
     }
 }

@@ -52,7 +52,7 @@ fn receive(flags: &[&str]) -> Result<Values, clap::Error> {
     let arguments = ["weir", "receive"].iter().chain(flags).copied();
     match parse(arguments)? {
         Invocation::Receive(values) => Ok(values),
-        Invocation::Dev(_) => panic!("asked for receive"),
+        Invocation::Dev(_) | Invocation::Admin(_) => panic!("asked for receive"),
     }
 }
 

@@ -54,7 +54,7 @@ pub fn is_label_name(name: &str) -> bool {
 
 /// Takes a Go string literal apart: double quotes with escapes, or backquotes without. Escapes of
 /// single bytes (`\xff`, `\377`) count as code points below 128 only; more would not be UTF-8.
-fn unquote(text: &str) -> Option<String> {
+pub(crate) fn unquote(text: &str) -> Option<String> {
     if let Some(raw) = text.strip_prefix('`').and_then(|text| text.strip_suffix('`')) {
         return (!raw.contains('`')).then(|| raw.to_owned());
     }

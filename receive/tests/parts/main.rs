@@ -1,8 +1,12 @@
 //! The parts of a node with real databases, servers and buckets, each without the rest: the write
-//! path, tenants, StoreAPI, uploads.
+//! path, tenants, StoreAPI, uploads, administration.
 
+mod admin;
 #[path = "../common/buckets/mod.rs"]
 mod buckets;
+#[allow(dead_code)]
+#[path = "../../../hashring/tests/cluster/harness.rs"]
+mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/copy_dir.rs"]

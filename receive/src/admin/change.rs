@@ -1,0 +1,390 @@
+//! What changes a node at once: undrain, replace, forget, weight.
+
+use std::fmt;
+
+use serde::Serialize;
+use weir_hashring::{
+    cluster::NodeStatus,
+    ids::Weight,
+    planner::{Goal, Member},
+    ring::{Applied, Command, NodeState, NodeUpdate, RingState},
+};
+
+use super::{
+    args::{Consent, Pace},
+    client::{Client, Picture},
+    console::Output,
+    error::AdminError,
+    forecast::{Forecast, Wish},
+    names::find_node,
+    node_list::is_heard_of,
+    show::ago,
+};
+
+/// What would be done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangePlan {
+    /// In one line.
+    pub change: String,
+    /// What comes of it, one after the other.
+    pub steps: Vec<String>,
+    /// What one should think about.
+    pub warnings: Vec<String>,
+    /// What moves; none if nothing does.
+    pub forecast: Option<Forecast>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Done {
+    /// False if it was so already.
+    pub changed: bool,
+    /// In one line.
+    pub change: String,
+    /// The epoch that it led to; none if the mapping did not change at once.
+    pub epoch: Option<u64>,
+}
+
+impl Done {
+    /// What came of a command.
+    pub fn new(change: String, applied: Applied) -> Self {
+        let epoch = match applied {
+            Applied::Ring { epoch, .. } => Some(epoch.0),
+            _ => None,
+        };
+        Self { changed: applied != Applied::Unchanged, change, epoch }
+    }
+}
+
+impl fmt::Display for ChangePlan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.change)?;
+        for (number, step) in (1..).zip(&self.steps) {
+            write!(out, "\n  {number}. {step}")?;
+        }
+        if let Some(forecast) = &self.forecast {
+            write!(out, "\n\n{forecast}")?;
+        }
+        self.warnings.iter().try_for_each(|warning| write!(out, "\nwarning: {warning}"))
+    }
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = if self.changed { "done" } else { "it was so already" };
+        write!(out, "{done}: {}", self.change)?;
+        self.epoch.map_or(Ok(()), |epoch| write!(out, ", in epoch {epoch}"))
+    }
+}
+
+/// What the ring would move if the nodes that may own slots were others.
+///
+/// # Errors
+/// If there is no plan.
+pub fn forecast_with(
+    state: &RingState,
+    node: &NodeStatus,
+    pace: Pace,
+    weight: Option<u32>,
+) -> Result<Forecast, AdminError> {
+    let mut wish = Wish::as_it_is(state, &node.pool, Goal::Settle)?;
+    wish.members.retain(|member| member.number != node.number);
+    if let Some(weight) = weight.and_then(Weight::new) {
+        wish.members.push(Member { number: node.number, zone: node.zone.clone(), weight });
+    }
+    wish.forecast(state, pace)
+}
+
+/// Shows a plan, asks, has the command applied and tells what came of it.
+async fn carry_out(
+    client: &Client,
+    output: &mut Output<'_>,
+    picture: &Picture,
+    plan: ChangePlan,
+    command: Command,
+    consent: Consent,
+) -> Result<(), AdminError> {
+    if output.confirm(&plan, consent)? {
+        let applied = client.propose(picture, &command).await?;
+        output.report(&Done::new(plan.change, applied));
+    }
+    Ok(())
+}
+
+/// `weir node undrain`
+pub async fn undrain(
+    client: &Client,
+    output: &mut Output<'_>,
+    name: &str,
+    pace: Pace,
+    consent: Consent,
+) -> Result<(), AdminError> {
+    let picture = client.picture().await?;
+    let node = find_node(picture.nodes(), name)?;
+    let change = format!("{} takes slots again", node.name);
+    match node.state {
+        NodeState::Draining => {}
+        NodeState::Active => {
+            output.report(&Done::new(change, Applied::Unchanged));
+            return Ok(());
+        }
+        state => {
+            let what = format!("{} is {state:?}: only a draining node goes back", node.name);
+            return Err(AdminError::NotPossible(what));
+        }
+    }
+    let state = client.ring().await?;
+    let plan = ChangePlan {
+        change,
+        steps: vec!["it becomes active; the leader moves its share of slots to it in waves".to_owned()],
+        warnings: Vec::new(),
+        forecast: Some(forecast_with(&state, node, pace, Some(node.weight))?),
+    };
+    let command = Command::SetNodeState {
+        uid: node.uid,
+        from: NodeState::Draining,
+        to: NodeState::Active,
+        reason: "undrained by an administrator".to_owned(),
+    };
+    carry_out(client, output, &picture, plan, command, consent).await
+}
+
+/// `weir node replace`
+pub async fn replace(
+    client: &Client,
+    output: &mut Output<'_>,
+    names: [&str; 2],
+    force: bool,
+    consent: Consent,
+) -> Result<(), AdminError> {
+    let picture = client.picture().await?;
+    let [old, new] = names.map(|name| find_node(picture.nodes(), name));
+    let (old, new) = (old?, new?);
+    let warnings = judge_replacement(old, new, force)?;
+    let plan = ChangePlan {
+        change: format!("{} ({}) replaces {} ({})", new.name, new.uid, old.name, old.uid),
+        steps: vec![
+            format!("{} gets all {} slots of {} at once; nothing else moves", new.name, old.slots, old.name),
+            "the old node is lost for good: if it comes back, it stops".to_owned(),
+        ],
+        warnings,
+        forecast: None,
+    };
+    let command = Command::ReplaceNode { dead: old.uid, new: new.uid, force, at: None };
+    carry_out(client, output, &picture, plan, command, consent).await
+}
+
+/// What one should think about, if it is possible at all.
+fn judge_replacement(old: &NodeStatus, new: &NodeStatus, force: bool) -> Result<Vec<String>, AdminError> {
+    let not_possible = |what: String| Err(AdminError::NotPossible(what));
+    if old.uid == new.uid {
+        return not_possible("a node does not replace itself".to_owned());
+    }
+    if !matches!(new.state, NodeState::Joining | NodeState::Active) {
+        return not_possible(format!("{} is {:?}: it takes no slots", new.name, new.state));
+    }
+    if new.slots > 0 {
+        return not_possible(format!(
+            "{} has {} slots: only a node without any can replace another; take one that is still joining",
+            new.name, new.slots
+        ));
+    }
+    if old.pool != new.pool {
+        return not_possible(format!("{} is in pool {}, {} in {}", old.name, old.pool, new.name, new.pool));
+    }
+    let mut warnings = Vec::new();
+    if let Some(heard) = alive(old) {
+        warnings
+            .push(format!("{} was heard of {heard}: what it has not uploaded is lost to readers", old.name));
+    }
+    if old.zone != new.zone {
+        warnings.push(format!(
+            "{} is of zone {:?}, {} of {:?}: replicas may come to lie in one zone",
+            old.name, old.zone, new.name, new.zone
+        ));
+    }
+    if !force && let Some(warning) = warnings.first() {
+        return not_possible(format!("{warning}; --force does it all the same"));
+    }
+    Ok(warnings)
+}
+
+/// When a node that should be dead was heard of, if that was lately.
+fn alive(node: &NodeStatus) -> Option<String> {
+    let is_there = node.state != NodeState::Lost && is_heard_of(node);
+    node.report.as_ref().filter(|_| is_there).map(|report| ago(report.ms_ago))
+}
+
+/// `weir node forget`
+pub async fn forget(
+    client: &Client,
+    output: &mut Output<'_>,
+    name: &str,
+    force: bool,
+    consent: Consent,
+) -> Result<(), AdminError> {
+    let picture = client.picture().await?;
+    let node = find_node(picture.nodes(), name)?;
+    let (plan, to) = judge_forgetting(node, force)?;
+    let reason = "forgotten by an administrator".to_owned();
+    let command = Command::SetNodeState { uid: node.uid, from: node.state, to, reason };
+    carry_out(client, output, &picture, plan, command, consent).await
+}
+
+/// What forgetting a node means, and the state that it leads to.
+fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<(ChangePlan, NodeState), AdminError> {
+    let name = &node.name;
+    let to = match node.state {
+        NodeState::Joining | NodeState::Drained => NodeState::Left,
+        NodeState::Active | NodeState::Draining => NodeState::Lost,
+        NodeState::Left | NodeState::Lost => {
+            let what = format!(
+                "{name} is gone already, and holds {} slots: weir node replace or weir ring rebalance takes them",
+                node.slots
+            );
+            return Err(AdminError::NotPossible(what));
+        }
+    };
+    let mut warnings = Vec::new();
+    if let Some(heard) = alive(node).filter(|_| node.state != NodeState::Drained) {
+        if !force {
+            let what = format!(
+                "{name} was heard of {heard}: drain it (weir node drain), or stop it first; --force does it all the same"
+            );
+            return Err(AdminError::NotPossible(what));
+        }
+        warnings.push(format!(
+            "{name} was heard of {heard}: it will stop, and what it has not uploaded is lost to readers"
+        ));
+    }
+    let mut steps = vec!["its identity is gone for good: if it comes back, it stops".to_owned()];
+    if node.slots > 0 {
+        steps.push(format!(
+            "its {} slots have one replica less until a new node takes them (weir node replace) or the others do \
+             (weir ring rebalance)",
+            node.slots
+        ));
+    }
+    let change = format!("{name} ({}) is {}", node.uid, if to == NodeState::Lost { "lost" } else { "gone" });
+    Ok((ChangePlan { change, steps, warnings, forecast: None }, to))
+}
+
+/// `weir node weight`
+pub async fn weight(
+    client: &Client,
+    output: &mut Output<'_>,
+    name: &str,
+    weight: u32,
+    pace: Pace,
+    consent: Consent,
+) -> Result<(), AdminError> {
+    let picture = client.picture().await?;
+    let node = find_node(picture.nodes(), name)?;
+    let change = format!("the weight of {} is {weight}, from {}", node.name, node.weight);
+    if node.weight == weight {
+        output.report(&Done::new(change, Applied::Unchanged));
+        return Ok(());
+    }
+    let is_active = node.state == NodeState::Active;
+    let state = client.ring().await?;
+    let plan = ChangePlan {
+        change,
+        steps: vec![if is_active {
+            "the leader moves slots in waves until shares are as weights are".to_owned()
+        } else {
+            format!("it is {:?}, so nothing moves now", node.state)
+        }],
+        warnings: Vec::new(),
+        forecast: if is_active { Some(forecast_with(&state, node, pace, Some(weight))?) } else { None },
+    };
+    let command = Command::UpdateNode(NodeUpdate {
+        uid: node.uid,
+        addresses: None,
+        version: None,
+        features: None,
+        weight: Weight::new(weight),
+        pool: None,
+        zone: None,
+    });
+    carry_out(client, output, &picture, plan, command, consent).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples::node, *};
+
+    fn dead(uid: u128, name: &str) -> NodeStatus {
+        NodeStatus { report: None, ..node(uid, name) }
+    }
+
+    #[test]
+    fn who_may_replace_whom() {
+        let new = NodeStatus { zone: "zone-a".to_owned(), slots: 0, ..node(9, "n") };
+        let check = |old: NodeStatus, new: NodeStatus, force, expected: Result<usize, &str>| {
+            let found = judge_replacement(&old, &new, force).map(|warnings| warnings.len());
+            let found = found.map_err(|error| error.to_string());
+            match (&found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(*found, expected),
+                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+                _ => panic!("{found:?} is not {expected:?}"),
+            }
+        };
+        check(dead(1, "a"), new.clone(), false, Ok(0));
+        let joining = NodeStatus { state: NodeState::Joining, ..new.clone() };
+        check(dead(1, "a"), joining, false, Ok(0));
+        check(new.clone(), new.clone(), true, Err("does not replace itself"));
+        check(node(1, "a"), new.clone(), false, Err("a was heard of 1.2s ago"));
+        check(node(1, "a"), new.clone(), true, Ok(1));
+        let mut silent = node(1, "a");
+        silent.report.as_mut().expect("it reported").ms_ago = 30_000;
+        check(silent, new.clone(), false, Ok(0));
+        check(NodeStatus { state: NodeState::Lost, ..node(1, "a") }, new.clone(), false, Ok(0));
+        let far = NodeStatus { zone: "far".to_owned(), ..new.clone() };
+        check(dead(1, "a"), far.clone(), false, Err("a is of zone \"zone-a\", n of \"far\""));
+        check(node(1, "a"), far, true, Ok(2));
+        let busy = NodeStatus { slots: 1, ..new.clone() };
+        check(dead(1, "a"), busy, true, Err("n has 1 slots"));
+        let other = NodeStatus { pool: "big".to_owned(), ..new.clone() };
+        check(dead(1, "a"), other, true, Err("a is in pool default, n in big"));
+        let draining = NodeStatus { state: NodeState::Draining, ..new };
+        check(dead(1, "a"), draining, true, Err("n is Draining"));
+    }
+
+    #[test]
+    fn who_may_be_forgotten() {
+        let check = |state, is_alive, force, expected: Result<NodeState, &str>| {
+            let node = if is_alive { node(1, "a") } else { dead(1, "a") };
+            let found = judge_forgetting(&NodeStatus { state, ..node }, force);
+            match (found, expected) {
+                (Ok((plan, to)), Ok(expected)) => {
+                    assert_eq!(to, expected, "{plan}");
+                    assert!(state.may_become(to));
+                    assert_eq!(plan.warnings.len(), usize::from(is_alive && force), "{plan}");
+                }
+                (Err(found), Err(expected)) => assert!(found.to_string().contains(expected), "{found}"),
+                (found, expected) => panic!("{found:?} is not {expected:?}"),
+            }
+        };
+        check(NodeState::Active, false, false, Ok(NodeState::Lost));
+        check(NodeState::Draining, false, false, Ok(NodeState::Lost));
+        check(NodeState::Joining, false, false, Ok(NodeState::Left));
+        check(NodeState::Drained, false, false, Ok(NodeState::Left));
+        check(NodeState::Drained, true, false, Ok(NodeState::Left));
+        check(NodeState::Active, true, false, Err("a was heard of 1.2s ago: drain it"));
+        check(NodeState::Active, true, true, Ok(NodeState::Lost));
+        check(NodeState::Lost, false, true, Err("a is gone already, and holds 4096 slots"));
+    }
+
+    #[test]
+    fn plans_are_told_to_people() {
+        let (plan, _) = judge_forgetting(&dead(1, "a"), false).expect("it is dead");
+        let expected = "\
+a (00000000000000000000000000000001) is lost
+  1. its identity is gone for good: if it comes back, it stops
+  2. its 4096 slots have one replica less until a new node takes them (weir node replace) or the others do \
+(weir ring rebalance)";
+        assert_eq!(plan.to_string(), expected);
+        assert_eq!(Done::new("x".to_owned(), Applied::Done).to_string(), "done: x");
+        assert_eq!(Done::new("x".to_owned(), Applied::Unchanged).to_string(), "it was so already: x");
+    }
+}
