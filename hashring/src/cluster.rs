@@ -6,6 +6,7 @@
 //! - `ring_file` and `publisher`: the last ring on disk, written before it is used. A node that starts
 //!   alone serves with it, for ever if need be.
 //! - `machine`, `channels`, `transport`: the ring as the machine of [`crate::raft`], over gRPC.
+//! - [`resolve`]: the addresses that names of peers stand for.
 //! - [`bootstrap`] and `discovery`: whether a node without a cluster founds one, joins one or waits.
 //! - `presence`: the node registers itself, says what changed about it, and how it is doing.
 //! - [`duties`], [`node_steps`] and `leader`: what the leader proposes by itself.
@@ -55,6 +56,7 @@ mod policy;
 mod presence;
 mod publisher;
 mod raft_part;
+pub mod resolve;
 mod ring_file;
 mod services;
 mod shared;

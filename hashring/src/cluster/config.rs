@@ -66,6 +66,8 @@ pub struct ClusterConfig {
 pub struct ClusterTimers {
     /// Pause between two looks at who is there, while there is no cluster.
     pub bootstrap_round: Duration,
+    /// Pause between two looks at where peers are, once there is a cluster.
+    pub resolve: Duration,
     /// How long a connection may take.
     pub connect: Duration,
     /// How long an answer to a small question may take.
@@ -103,6 +105,7 @@ impl Default for ClusterTimers {
     fn default() -> ClusterTimers {
         ClusterTimers {
             bootstrap_round: Duration::from_secs(3),
+            resolve: Duration::from_secs(30),
             connect: Duration::from_secs(2),
             call: Duration::from_secs(5),
             propose: Duration::from_secs(20),

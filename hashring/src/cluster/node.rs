@@ -344,11 +344,7 @@ fn last_ring(path: &std::path::Path, cluster: ClusterId) -> Option<RingRecord> {
 async fn run(shared: &Arc<Shared>) -> Result<std::convert::Infallible, ClusterFailure> {
     let (resolver, guard) = (shared.surroundings.resolver.as_ref(), shared.surroundings.guard.as_deref());
     let membership = match shared.membership() {
-        Some(membership) => {
-            let addresses = resolve_all(resolver, &shared.config.peers).await;
-            shared.peers.lock().clone_from(&addresses);
-            membership
-        }
+        Some(membership) => membership,
         None => enter(shared, resolver, guard).await?,
     };
     let cluster = membership.cluster;
@@ -360,9 +356,21 @@ async fn run(shared: &Arc<Shared>) -> Result<std::convert::Infallible, ClusterFa
     };
     tokio::select! {
         biased;
-        failure = know_the_ring(shared, cluster) => failure,
-        // This does not end by itself.
-        () = presence => Err(ClusterFailure::Raft("a task has ended".to_owned())),
+        failure = know_the_ring(shared, cluster) => return failure,
+        () = presence => {}
+        () = keep_peers_current(shared, resolver) => {}
+    }
+    // None of these ends by itself.
+    Err(ClusterFailure::Raft("a task has ended".to_owned()))
+}
+
+/// Looks up again and again where peers are. A node that knows nobody by the ring any more, as all
+/// have moved while it was away, finds them so.
+async fn keep_peers_current(shared: &Shared, resolver: &dyn Resolver) {
+    loop {
+        let addresses = resolve_all(resolver, &shared.config.peers).await;
+        shared.peers.lock().clone_from(&addresses);
+        tokio::time::sleep(shared.config.timers.resolve).await;
     }
 }
 

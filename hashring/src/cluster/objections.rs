@@ -30,7 +30,8 @@ pub fn objection(
 ) -> Option<String> {
     match command {
         Command::ReplaceNode { dead, force: false, .. } => {
-            let node = state.node(*dead)?;
+            // Whoever was given up has no say any more.
+            let node = state.node(*dead).filter(|node| !node.state.is_final())?;
             let ago = lives(facts, *dead, &config.timers)?;
             Some(format!(
                 "node {} was heard of {ago:.0?} ago: stop it before it is replaced for good, or force it",

@@ -223,7 +223,6 @@ impl Shared {
         let founders = self.membership().map(|membership| membership.founders).unwrap_or_default();
         addresses.extend(founders.into_iter().map(|founder| founder.address));
         addresses.extend(self.peers.lock().iter().cloned());
-        addresses.extend(self.config.peers.iter().cloned());
         let mut seen = std::collections::BTreeSet::from([self.config.addresses.cluster.clone()]);
         addresses.retain(|address| !address.is_empty() && seen.insert(address.clone()));
         addresses

@@ -1,6 +1,7 @@
 //! Who votes.
 
 use weir_hashring::{raft::RaftConfig, ring::NodeState};
+use weir_proto::weir_cluster::{StartRaftRequest, cluster_client::ClusterClient};
 
 use crate::{
     harness::{Place, TestNode, config, found, state_of},
@@ -12,6 +13,8 @@ async fn three_founders_and_two_more_become_five_voters() {
     let dir = tempfile::tempdir().unwrap();
     let mut nodes = found(dir.path(), 3, |_| ()).await;
     join(dir.path(), &mut nodes, "zone-0", |_| ()).await;
+    wait_for_watchers(&[&nodes[3]]).await;
+    check_start_is_refused(&nodes[3]).await;
     wait_for_watchers(&[&nodes[3]]).await;
     join(dir.path(), &mut nodes, "zone-1", |_| ()).await;
     let all: Vec<&TestNode> = nodes.iter().collect();
@@ -74,6 +77,29 @@ async fn one_founder_becomes_three_voters_and_may_die() {
     check_works(&nodes[2]).await;
     assert_eq!(nodes[2].node().ring_state().cluster(), ring.cluster());
     stop_all(&mut nodes).await;
+}
+
+/// Who was a voter and has nothing of it any more never votes again, and nobody votes for another.
+async fn check_start_is_refused(node: &TestNode) {
+    let address = format!("http://{}", node.config.addresses.cluster);
+    let mut client = ClusterClient::connect(address).await.unwrap();
+    let good = StartRaftRequest {
+        version: 1,
+        cluster_id: node.node().cluster().unwrap().0.to_vec(),
+        generation: 0,
+        uid: node.node().uid().0.to_be_bytes().to_vec(),
+        is_used: true,
+    };
+    for (bad, expected) in [
+        (good.clone(), "its store is missing"),
+        (StartRaftRequest { uid: vec![1; 16], is_used: false, ..good.clone() }, "this is node"),
+        (StartRaftRequest { generation: 1, is_used: false, ..good.clone() }, "in generation 0"),
+        (StartRaftRequest { cluster_id: vec![1; 16], is_used: false, ..good }, "this node is in cluster"),
+    ] {
+        let refused = client.start_raft(bad).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains(expected), "{refused}");
+    }
 }
 
 /// A node that founds a cluster alone; its ring has no table before there are three.

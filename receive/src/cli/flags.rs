@@ -230,7 +230,7 @@ const CLUSTER: &[Flag] = &[
         "cluster.peers",
         Text,
         "",
-        "Nodes of the cluster, host:port of --cluster.address; this one may be among them. Several flags or separated by commas.",
+        "Nodes of the cluster: host:port of their --cluster.address, or dns+host:port, dnssrv+name, dnssrvnoa+name, file+path. This one may be among them. Several flags or separated by commas.",
     )
     .repeat(),
     flag(

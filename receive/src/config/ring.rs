@@ -3,7 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use weir_hashring::{
-    cluster::{ClusterPolicies, ClusterTimers, JoinPolicy, ReplacePolicy, TokenText},
+    cluster::{ClusterPolicies, ClusterTimers, JoinPolicy, ReplacePolicy, TokenText, resolve::Peer},
     ids::{ClusterId, PoolName, ReplicaCount, SlotCount, Weight},
     raft::RaftConfig,
     static_ring::Algorithm,
@@ -210,6 +210,9 @@ impl Judge<'_> {
         });
         let given = self.given("cluster.peers").iter().flat_map(|peers| peers.split(','));
         let peers: Vec<String> = given.map(str::to_owned).collect();
+        for error in peers.iter().filter_map(|peer| peer.parse::<Peer>().err()) {
+            self.invalid("cluster.peers", error.to_string());
+        }
         ClusterSettings {
             address: self.address("cluster.address"),
             data_path: self.data_path(),

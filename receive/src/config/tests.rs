@@ -276,6 +276,10 @@ fn a_cluster_is_read() {
     };
     check(&[("receive.hashrings", "[]")], "--receive.hashrings: does not go with --cluster.peers");
     check(&[("receive.local-endpoint", "a:1")], "--receive.local-endpoint: does not go with");
+    check(&[("cluster.peers", "nowhere")], "--cluster.peers: ");
+    check(&[("cluster.peers", "dns+")], "--cluster.peers: ");
+    check(&[("cluster.name", "a/b")], "--cluster.name: \"a/b\" is not a name of a cluster");
+    check(&[("raft.max-voters", "4")], "--raft.max-voters: must be 1, 3 or 5");
     check(&[("data.path", "")], "--data.path: must not be empty");
     check(&[("data.path", "/t/x")], "--data.path: must not be --tsdb.path or in it");
     check(&[("data.path", "/t")], "--data.path: must not be --tsdb.path or in it");

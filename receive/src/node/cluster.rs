@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weir_hashring::{
-    cluster::{ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord},
+    cluster::{ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord, resolve::PeerResolver},
     ids::{FeatureLevel, Uid, UnixMillis},
     ring::{Addresses, NodeState},
     view::RingView,
@@ -81,7 +81,8 @@ impl Cluster {
             timers: settings.timers.clone(),
             raft: settings.raft.clone(),
         };
-        let node = ClusterNode::start(config).await.map_err(NodeError::part("cluster"))?;
+        let resolver = Arc::new(PeerResolver::default());
+        let node = ClusterNode::start_with(config, resolver).await.map_err(NodeError::part("cluster"))?;
         let election_timeout = settings.raft.election_timeout_max.as_millis();
         let election_timeout_ms = u64::try_from(election_timeout).unwrap_or(u64::MAX);
         Ok(Self { node, heartbeat: settings.timers.heartbeat, election_timeout_ms })

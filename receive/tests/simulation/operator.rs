@@ -86,6 +86,11 @@ fn next_step(hosts: &Hosts, job: Job) -> Option<Option<Command>> {
     let Some(record) = newest(hosts) else { return Some(None) };
     let ring = &record.state;
     let reason = "simulation".to_owned();
+    let (Job::Drain(subject, _) | Job::Replace(subject, _)) = job;
+    if ring.node(subject).is_none() && ring.tombstone(subject).is_none() {
+        // Nobody who runs now knows the node, which joined lately.
+        return Some(None);
+    }
     match job {
         Job::Drain(uid, host) => {
             let node = ring.node(uid)?;
