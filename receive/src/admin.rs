@@ -21,6 +21,7 @@ mod names;
 mod node_list;
 mod plan;
 mod raft;
+mod raft_change;
 mod rebalance;
 mod ring_status;
 #[cfg(test)]
@@ -34,7 +35,7 @@ mod whereabouts;
 pub use error::AdminError;
 
 use self::{
-    args::{AdminArgs, AdminCommand, NodeCommand, RaftCommand, RingCommand},
+    args::{AdminArgs, AdminCommand, NodeCommand, OnOff, RaftCommand, RingCommand},
     client::Client,
     console::{Console, Output},
 };
@@ -60,8 +61,28 @@ async fn ring(client: &Client, output: &mut Output<'_>, command: RingCommand) ->
             output.report(&whereabouts::whereabouts(&client.ring().await?, &tenant, &series)?);
         }
         RingCommand::Rebalance(args) => rebalance::rebalance(client, output, &args).await?,
-        RingCommand::Raft(RaftCommand::Status) => output.report(&raft::raft_status(client).await?),
-        RingCommand::Raft(RaftCommand::Voters) => output.report(&raft::voters(client).await?),
+        RingCommand::Raft(command) => raft(client, output, command).await?,
+    }
+    Ok(())
+}
+
+async fn raft(client: &Client, output: &mut Output<'_>, command: RaftCommand) -> Result<(), AdminError> {
+    match command {
+        RaftCommand::Status => output.report(&raft::raft_status(client).await?),
+        RaftCommand::Voters => output.report(&raft::voters(client).await?),
+        RaftCommand::Promote { name, consent } => {
+            raft_change::set_voter(client, output, &name, true, consent).await?;
+        }
+        RaftCommand::Demote { name, consent } => {
+            raft_change::set_voter(client, output, &name, false, consent).await?;
+        }
+        RaftCommand::Autopilot { switch, consent } => {
+            raft_change::set_autopilot(client, output, switch == OnOff::On, consent).await?;
+        }
+        RaftCommand::Snapshot => raft_change::snapshot(client, output).await?,
+        RaftCommand::ForceNew { data_path, consent } => {
+            raft_change::force(output, &data_path, consent).await?;
+        }
     }
     Ok(())
 }

@@ -79,6 +79,9 @@ pub enum WriteError {
         /// Owners of each series.
         needed: usize,
     },
+    /// The clock of this node is far off those of the others.
+    #[error("Service Unavailable: the clock of this node is off")]
+    ClockOff,
     /// The replica header counts more copies than there are.
     #[error(
         "could not parse replica header: {replica} is more than the {replication_factor} copies of a series"
@@ -204,6 +207,7 @@ impl WriteError {
                 ("replica-invalid", StatusCode::BAD_REQUEST, InvalidArgument)
             }
             Self::NoQuorum { .. } => ("no-quorum", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
+            Self::ClockOff => ("clock-off", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
             Self::NoOwners { .. } => ("no-owners", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
             Self::NoRing(_) => ("no-ring", StatusCode::SERVICE_UNAVAILABLE, Unavailable),
             Self::ContentEncoding(_) => {
@@ -273,6 +277,20 @@ mod tests {
         let invalid = InvalidTenantName::Empty;
         let cases: Vec<(WriteError, u16, GrpcCode, &str, &str)> = vec![
             (WriteError::NotReady, 503, Unavailable, "not-ready", "Service Unavailable"),
+            (
+                WriteError::ClockOff,
+                503,
+                Unavailable,
+                "clock-off",
+                "Service Unavailable: the clock of this node is off",
+            ),
+            (
+                WriteError::NoOwners { active: 2, needed: 3 },
+                503,
+                Unavailable,
+                "no-owners",
+                "Service Unavailable: the ring names no owners yet, it needs 3 nodes that store and has 2",
+            ),
             (
                 WriteError::InvalidTenant { name: String::new(), cause: invalid },
                 400,

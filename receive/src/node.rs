@@ -27,6 +27,7 @@ mod cluster;
 pub mod data_dir;
 mod drain;
 mod error;
+mod founding;
 pub mod limits;
 pub mod parts;
 mod ring;
@@ -111,7 +112,8 @@ impl Node {
         let cluster = match settings.zip(cluster_listener) {
             Some((settings, listener)) => {
                 let addresses = advertised(&settings.advertise, &grpc, &http, &listener)?;
-                Some((Cluster::start(settings, addresses).await?, listener))
+                let bucket = parts::open_bucket(&config)?;
+                Some((Cluster::start(settings, addresses, bucket).await?, listener))
             }
             None => None,
         };

@@ -32,7 +32,10 @@ pub use labels::LabelLimits;
 pub use request::router;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -144,6 +147,7 @@ pub struct WriteState {
     scratches: Arc<Pool<Scratch>>,
     /// Counts requests without an accepted tenant.
     anonymous: WriteMetrics,
+    clock_is_off: AtomicBool,
 }
 
 impl WriteState {
@@ -169,6 +173,7 @@ impl WriteState {
             bodies: Pool::new(4 * concurrency),
             scratches: Pool::new(concurrency),
             anonymous: WriteMetrics::new(""),
+            clock_is_off: AtomicBool::new(false),
             config,
         })
     }
@@ -186,6 +191,11 @@ impl WriteState {
     /// Bytes that requests under way hold.
     pub fn bytes_in_flight(&self) -> usize {
         self.admission.in_flight()
+    }
+
+    /// The clock of this node cannot be trusted, or can again: until then writes are answered 503.
+    pub fn set_clock_is_off(&self, is_off: bool) {
+        self.clock_is_off.store(is_off, Ordering::Relaxed);
     }
 
     /// Takes no more writes and waits until those under way have ended, also those whose

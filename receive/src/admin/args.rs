@@ -137,12 +137,57 @@ pub struct RebalanceArgs {
 }
 
 /// `weir ring raft …`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum RaftCommand {
     /// Asks each voter how it is doing.
     Status,
     /// Lists the voters.
     Voters,
+    /// Makes a node a voter. Only while the autopilot is off.
+    Promote {
+        /// Name or uid of the node.
+        name: String,
+        /// Whether it may be done.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Lets a voter only watch from now on. Only while the autopilot is off.
+    Demote {
+        /// Name or uid of the node.
+        name: String,
+        /// Whether it may be done.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Says whether the leader chooses the voters by itself, as it does unless told otherwise.
+    Autopilot {
+        /// Whether it does.
+        #[arg(value_enum)]
+        switch: OnOff,
+        /// Whether it may be done.
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Has the leader take a snapshot of the ring.
+    Snapshot,
+    /// Begins the cluster anew from a node that is stopped, when a majority of the voters is gone for good.
+    ForceNew {
+        /// What the node has as --data.path.
+        #[arg(long, value_name = "DIRECTORY")]
+        data_path: std::path::PathBuf,
+        /// Whether it may be done.
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnOff {
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 /// `weir node …`

@@ -16,11 +16,14 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use weir_hashring::{
-    cluster::{ClusterStatus, MESSAGE_BYTES_MAX, MESSAGE_VERSION, NodeStatus, Outcome},
+    cluster::{
+        AdminAnswer, AdminQuestion, AdminRefused, ClusterStatus, MESSAGE_BYTES_MAX, MESSAGE_VERSION,
+        NodeStatus, Outcome,
+    },
     ring::{Applied, Command, RingState},
 };
 use weir_proto::weir_cluster::{
-    ProposeRequest, StatusRequest, WatchRequest, answer::Outcome as AnswerOutcome,
+    AdministerRequest, ProposeRequest, StatusRequest, WatchRequest, answer::Outcome as AnswerOutcome,
     cluster_client::ClusterClient,
 };
 
@@ -245,6 +248,36 @@ impl Client {
         let applied = outcome?;
         self.until_shown(picture, command).await;
         Ok(applied)
+    }
+
+    /// Asks the leader of the cluster of `picture` for something below the ring.
+    ///
+    /// # Errors
+    /// If it refuses, or if it is not known what came of it.
+    pub async fn administer(
+        &self,
+        picture: &Picture,
+        question: &AdminQuestion,
+    ) -> Result<AdminAnswer, AdminError> {
+        let address = self.address.as_str();
+        let mut client = self.connect(address).await?;
+        let request = AdministerRequest {
+            version: MESSAGE_VERSION,
+            cluster_id: picture.asked.cluster.map(|cluster| cluster.0.to_vec()).unwrap_or_default(),
+            question: serde_json::to_vec(question).expect("questions have only keys that are text"),
+            forward: true,
+            ..AdministerRequest::default()
+        };
+        let unknown = |what: String| AdminError::Unknown { address: address.to_owned(), what };
+        let asked = timeout(PROPOSE_MAX.max(self.timeout), client.administer(request)).await;
+        let answer = asked.map_err(|_| unknown("no answer in time".to_owned()))?;
+        let answer = answer.map_err(|status| unknown(status.message().to_owned()))?.into_inner();
+        check_version(address, answer.version)?;
+        let Some(AnswerOutcome::Answer(answer)) = answer.outcome else {
+            return Err(unknown("it says nothing of what came of it".to_owned()));
+        };
+        let answer: Result<AdminAnswer, AdminRefused> = decode(address, &answer)?;
+        answer.map_err(|refused| AdminError::Refused { address: address.to_owned(), what: refused.0 })
     }
 
     async fn connect(&self, address: &str) -> Result<ClusterClient<Channel>, AdminError> {

@@ -18,15 +18,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weir_hashring::{
-    cluster::{ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord, resolve::PeerResolver},
+    cluster::{
+        ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord, Surroundings, resolve::PeerResolver,
+    },
     ids::{FeatureLevel, Uid, UnixMillis},
     ring::{Addresses, NodeState},
     view::RingView,
 };
 
-use super::{NodeError, drain::Drain, uploads::Uploads};
+use super::{NodeError, drain::Drain, founding::BucketGuard, uploads::Uploads};
 use crate::{
     config::ClusterSettings,
+    objstore::Bucket,
     readiness::Readiness,
     replicate::{Peers, fence::WriteFence, routing::Routing},
     tenants::{TenantState, Tenants},
@@ -57,7 +60,11 @@ impl Cluster {
     ///
     /// # Errors
     /// If what lies in the data path cannot be used, or is of another cluster.
-    pub async fn start(settings: &ClusterSettings, addresses: Addresses) -> Result<Self, NodeError> {
+    pub async fn start(
+        settings: &ClusterSettings,
+        addresses: Addresses,
+        bucket: Option<Bucket>,
+    ) -> Result<Self, NodeError> {
         let config = ClusterConfig {
             data_path: settings.data_path.clone(),
             name: settings.name.clone(),
@@ -81,8 +88,12 @@ impl Cluster {
             timers: settings.timers.clone(),
             raft: settings.raft.clone(),
         };
-        let resolver = Arc::new(PeerResolver::default());
-        let node = ClusterNode::start_with(config, resolver).await.map_err(NodeError::part("cluster"))?;
+        let surroundings = Surroundings {
+            resolver: Arc::new(PeerResolver::default()),
+            guard: bucket.map(|bucket| Arc::new(BucketGuard::new(bucket)) as _),
+            ..Surroundings::default()
+        };
+        let node = ClusterNode::start_in(config, surroundings).await.map_err(NodeError::part("cluster"))?;
         let election_timeout = settings.raft.election_timeout_max.as_millis();
         let election_timeout_ms = u64::try_from(election_timeout).unwrap_or(u64::MAX);
         Ok(Self { node, heartbeat: settings.timers.heartbeat, election_timeout_ms })
@@ -145,6 +156,7 @@ impl Cluster {
     pub async fn report(self, doing: Doing, stop: CancellationToken) {
         let mut ticks = interval((self.heartbeat / 2).max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = ClockWatch::new();
         let (is_leader, has_quorum) = (gauge!("weir_raft_is_leader"), gauge!("weir_raft_quorum"));
         loop {
             tokio::select! {
@@ -152,6 +164,7 @@ impl Cluster {
                 _ = ticks.tick() => {}
             }
             self.node.report(doing.report());
+            self.heed_clock(&doing.write, &mut clock);
             if let Some(raft) = self.node.status().raft {
                 is_leader.set(f64::from(u8::from(raft.is_leader)));
                 // A leader that is heard of by too few does not know yet that it is none any more.
@@ -162,9 +175,44 @@ impl Cluster {
     }
 }
 
+/// How far the clock of a node may be off the middle of all.
+const CLOCK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// What is told of the clock.
+struct ClockWatch {
+    seconds: Gauge,
+    is_off: bool,
+}
+
+impl ClockWatch {
+    fn new() -> Self {
+        Self { seconds: gauge!("weir_cluster_clock_offset_seconds"), is_off: false }
+    }
+}
+
+impl Cluster {
+    /// A node whose clock is far off would refuse good samples as too far in the future, or take bad
+    /// ones: it takes no writes, says so, and others take them.
+    fn heed_clock(&self, write: &WriteState, watch: &mut ClockWatch) {
+        let offset_ms = self.node.clock_offset().borrow().unwrap_or_default();
+        watch.seconds.set(offset_ms as f64 / 1000.0);
+        let is_off = u128::from(offset_ms.unsigned_abs()) > CLOCK_OFF_MAX.as_millis();
+        write.set_clock_is_off(is_off);
+        if is_off != watch.is_off {
+            watch.is_off = is_off;
+            match is_off {
+                true => tracing::error!(offset_ms, "the clock of this node is off: it takes no writes"),
+                false => tracing::info!(offset_ms, "the clock of this node is right again"),
+            }
+        }
+    }
+}
+
 /// What tells how a node is doing.
 #[derive(Debug)]
 pub struct Doing {
+    /// What takes writes.
+    pub write: Arc<WriteState>,
     /// Whether it is ready.
     pub readiness: Readiness,
     /// What it holds.

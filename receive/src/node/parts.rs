@@ -96,18 +96,10 @@ impl Parts {
         telemetry: &Telemetry,
         cluster: Option<Cluster>,
     ) -> Result<Self, NodeError> {
-        let uploads = match &config.upload.objstore {
-            Some(text) => {
-                let bucket = BucketConfig::parse(text.yaml.reveal())
-                    .and_then(|bucket| Bucket::open(&bucket, &BucketOptions::default()))
-                    .map_err(NodeError::part("--objstore.config"))?;
-                Some(Arc::new(Uploads::new(bucket, &config.upload)))
-            }
-            None => {
-                tracing::info!("no bucket is configured, blocks stay on this node");
-                None
-            }
-        };
+        let uploads = open_bucket(&config)?.map(|bucket| Arc::new(Uploads::new(bucket, &config.upload)));
+        if uploads.is_none() {
+            tracing::info!("no bucket is configured, blocks stay on this node");
+        }
         let opened = Arc::new(OnceLock::new());
         telemetry.add_collector(TenantCollector(OpenTenants {
             opened: opened.clone(),
@@ -310,6 +302,7 @@ impl Parts {
             );
             tasks.spawn("drain", drain);
             let doing = Doing {
+                write: write.clone(),
                 readiness: self.readiness.clone(),
                 tenants: tenants.clone(),
                 uploads: self.uploads.clone(),
@@ -338,6 +331,17 @@ impl Parts {
             tenants.close().await;
         }
     }
+}
+
+/// The bucket of the configuration, if there is one.
+///
+/// # Errors
+/// If its configuration is wrong.
+pub fn open_bucket(config: &Config) -> Result<Option<Bucket>, NodeError> {
+    let Some(text) = &config.upload.objstore else { return Ok(None) };
+    let bucket = BucketConfig::parse(text.yaml.reveal())
+        .and_then(|bucket| Bucket::open(&bucket, &BucketOptions::default()));
+    bucket.map(Some).map_err(NodeError::part("--objstore.config"))
 }
 
 fn peer_options(ring: &RingConfig, cluster: Option<&Cluster>) -> PeerOptions {

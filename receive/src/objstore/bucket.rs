@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{
-    Attributes, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, path::Path as ObjectPath,
+    Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as ObjectPath,
 };
 use tokio::sync::Semaphore;
 
@@ -217,6 +217,39 @@ impl Bucket {
             Ok(()) => {
                 running.succeeded();
                 Ok(())
+            }
+            Err(source) => {
+                running.failed();
+                Err(store_error(Operation::Upload, &path, source))
+            }
+        }
+    }
+
+    /// Writes a small object if there is none of the name. False if there is one. A store that cannot
+    /// decide that by itself is asked first, so that two who do this at once may both succeed there.
+    pub async fn create_small(&self, name: &str, data: Bytes) -> Result<bool, BucketError> {
+        let path = self.path(name)?;
+        let options = PutOptions {
+            mode: PutMode::Create,
+            attributes: self.inner.attributes.clone(),
+            ..Default::default()
+        };
+        let running = self.begin(Operation::Upload);
+        match self.inner.store.put_opts(&path, data.clone().into(), options).await {
+            Ok(_) => {
+                running.succeeded();
+                Ok(true)
+            }
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                running.succeeded();
+                Ok(false)
+            }
+            Err(object_store::Error::NotImplemented { .. }) => {
+                running.succeeded();
+                if self.exists(name).await? {
+                    return Ok(false);
+                }
+                self.put_small(name, data).await.map(|()| true)
             }
             Err(source) => {
                 running.failed();

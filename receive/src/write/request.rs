@@ -1,7 +1,7 @@
 //! One request, from its head to its answer.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
 };
 
@@ -133,6 +133,9 @@ async fn handle(
     progress: &mut Progress,
 ) -> Result<(), WriteError> {
     let config = &state.config;
+    if state.clock_is_off.load(Ordering::Relaxed) {
+        return Err(WriteError::ClockOff);
+    }
     let name = headers::tenant(headers, &config.tenant_header, &config.default_tenant)?;
     progress.tenant = state.tenants.get(name.as_str());
     let metrics = progress.tenant.as_ref().map_or(&state.anonymous, |tenant| &tenant.write_metrics);

@@ -27,6 +27,10 @@ use super::{
     prometheus::EdgePrometheus,
 };
 
+/// For tests in which no node dies, so that none is taken for dead, however busy the machine is: they want
+/// every copy, not only enough.
+const PATIENT: &str = "--replication.failure-timeout=30s";
+
 /// Nodes of one cluster.
 pub struct RingCluster {
     pub sites: Vec<NodeSite>,
@@ -145,7 +149,7 @@ impl RingCluster {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_prometheus_writes_to_any_of_three_nodes() {
     let temp = tempfile::tempdir().unwrap();
-    let cluster = RingCluster::new(temp.path(), 3, &[]);
+    let cluster = RingCluster::new(temp.path(), 3, &[PATIENT]);
     let processes = cluster.start().await;
     let rings = [cluster.ring(0).await, cluster.ring(1).await, cluster.ring(2).await];
     assert!(rings[0].0 > 0 && rings.iter().all(|ring| *ring == rings[0]), "one ring: {rings:?}");
@@ -183,7 +187,7 @@ async fn a_real_prometheus_writes_to_any_of_three_nodes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_sample_lies_on_three_nodes_of_three_zones() {
     let temp = tempfile::tempdir().unwrap();
-    let cluster = RingCluster::new(temp.path(), 6, &["--cluster.slots=256"]);
+    let cluster = RingCluster::new(temp.path(), 6, &["--cluster.slots=256", PATIENT]);
     let processes = cluster.start().await;
     let first_t = now_ms() - 100_000;
     let times: BTreeSet<i64> = (0..6).map(|step| first_t + step * 1000).collect();
@@ -409,4 +413,33 @@ fn without_a_quorum_of_raft_everything_but_changes_goes_on() {
         assert_copies(&acknowledged, &found, 2);
         processes.into_iter().flatten().for_each(Process::stop);
     });
+}
+
+/// Nodes that lost all their disks do not found a cluster over the data of the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_founded_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let bucket = temp.path().join("bucket");
+    let objstore =
+        format!("--objstore.config=type: FILESYSTEM\nconfig:\n  directory: {}\n", bucket.display());
+    let mut cluster = RingCluster::new(temp.path(), 1, &[&objstore, "--receive.replication-factor=1"]);
+    cluster.start().await.into_iter().for_each(Process::stop);
+    let ring = {
+        // Its disk knows better.
+        let node = cluster.start().await;
+        let ring = cluster.ring(0).await;
+        node.into_iter().for_each(Process::stop);
+        ring
+    };
+    std::fs::remove_dir_all(&cluster.sites[0].dir).unwrap();
+    let mut refused = cluster.sites[0].spawn();
+    assert_eq!(refused.wait().code(), Some(1));
+    let log = refused.log();
+    assert!(log.contains("no cluster is founded, for another one has the name"), "{log}");
+    assert!(log.contains("cluster/weir.json in the bucket is of cluster "), "{log}");
+    let site = cluster.sites.remove(0).with_flag("--cluster.force-new");
+    cluster.sites.push(site);
+    let processes = cluster.start().await;
+    assert_ne!(cluster.ring(0).await.1, ring.1, "it is another cluster");
+    processes.into_iter().for_each(Process::stop);
 }

@@ -399,3 +399,34 @@ async fn what_is_wrong_is_named() {
     }
     stop_all(&mut nodes).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_are_chosen_by_hand_and_a_cluster_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = found(dir.path(), 3, |_| ()).await;
+    let snapshot = json(&nodes[1], "ring raft snapshot").await;
+    assert_eq!(snapshot["changed"], true);
+    let refused = fails(&nodes[1], "ring raft demote node-2 --yes").await.to_string();
+    assert!(refused.contains("the leader chooses the voters"), "{refused}");
+    json(&nodes[1], "ring raft autopilot off --yes").await;
+    json(&nodes[1], "ring raft demote node-2 --yes").await;
+    let voters = |voters: &Value| voters["voters"].as_array().unwrap().len();
+    until(&nodes[0], "ring raft voters", |report| voters(report) == 2).await;
+    json(&nodes[0], "ring raft promote node-2 --yes").await;
+    until(&nodes[0], "ring raft voters", |report| voters(report) == 3).await;
+
+    // Two voters are gone for good.
+    let ring = (nodes[2].node().ring_state().epoch(), nodes[2].node().ring_state().digest());
+    let data_path = nodes[2].config.data_path.display().to_string();
+    let command = format!("ring raft force-new --data-path={data_path} --yes");
+    let runs = fails(&nodes[2], &command).await.to_string();
+    assert!(runs.contains(&data_path), "{runs}");
+    stop_all(&mut nodes).await;
+    let forced = json(&nodes[2], &command).await;
+    assert_eq!((&forced["generation"], &forced["epoch"]), (&1.into(), &ring.0.0.into()));
+    nodes[2].start_again().await;
+    until(&nodes[2], "ring raft voters", |report| voters(report) == 1 && report["leader"] == "node-2").await;
+    let state = nodes[2].node().ring_state();
+    assert_eq!((state.epoch(), state.digest()), ring, "the ring is the one of before");
+    nodes[2].stop().await;
+}

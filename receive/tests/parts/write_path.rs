@@ -51,6 +51,19 @@ async fn paths_and_methods() {
 }
 
 #[tokio::test]
+async fn a_node_whose_clock_is_off_takes_nothing() {
+    let node = Node::start().await;
+    let body = one(START_MS, 1.0).compress();
+    node.state.set_clock_is_off(true);
+    let reply = node.call(request_with(body.clone(), &[])).await;
+    assert_eq!((reply.status.as_u16(), reply.error_id()), (503, "clock-off"));
+    assert_eq!(reply.header("retry-after"), "1");
+    node.state.set_clock_is_off(false);
+    assert_eq!(node.call(request_with(body, &[])).await.status.as_u16(), 200);
+    assert_eq!(node.stored(TENANT), 1);
+}
+
+#[tokio::test]
 async fn tenants_come_to_be_by_what_they_store() {
     let node = Node::start().await;
     let stored = one(START_MS, 1.0).compress();
