@@ -136,8 +136,12 @@ impl NodeSite {
         }
     }
 
+    /// With a flag, in place of an earlier one of the same name.
     pub fn with_flag(mut self, flag: impl Into<String>) -> Self {
-        self.extra_flags.push(flag.into());
+        let flag = flag.into();
+        let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+        self.extra_flags.retain(|known| name(known) != name(&flag));
+        self.extra_flags.push(flag);
         self
     }
 
