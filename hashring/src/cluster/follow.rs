@@ -101,6 +101,7 @@ pub async fn meet_later_generation(shared: &Shared, cluster: ClusterId) {
         shared.later.send_replace(None);
         let own = shared.membership().map_or(0, |membership| membership.generation);
         let watched = tokio::select! {
+            biased;
             ended = watch(shared, cluster, &address) => ended,
             () = until_later(shared, own) => Ok(()),
             () = sleep(shared.config.timers.watch_idle) => Ok(()),

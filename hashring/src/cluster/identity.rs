@@ -252,13 +252,13 @@ impl NodeIdentity {
         self.founding
     }
 
-    /// Chooses the cluster that the node founds, once: always the same, also if the node ends before it
-    /// is in it. Blocks while the disk works.
-    pub fn choose_cluster(&mut self) -> Result<(), IdentityError> {
+    /// Remembers `cluster` as the one that the node founds, unless it has chosen one before: always the
+    /// same, also if the node ends before it is in it. Blocks while the disk works.
+    pub fn choose_cluster(&mut self, cluster: ClusterId) -> Result<(), IdentityError> {
         if self.founding.is_some() {
             return Ok(());
         }
-        let chosen = NodeIdentity { founding: Some(ClusterId(rand::random())), ..self.clone() };
+        let chosen = NodeIdentity { founding: Some(cluster), ..self.clone() };
         chosen.write()?;
         *self = chosen;
         Ok(())

@@ -445,7 +445,9 @@ async fn cluster_to_found(
     guard: Option<&dyn FoundingGuard>,
 ) -> Result<ClusterId, ClusterFailure> {
     let failed = |error: IdentityError| ClusterFailure::Identity(error.to_string());
-    let chosen = shared.change_identity(NodeIdentity::choose_cluster).await.map_err(failed)?;
+    let fresh = ClusterId(shared.surroundings.nature.random().to_be_bytes());
+    let chosen =
+        shared.change_identity(move |identity| identity.choose_cluster(fresh)).await.map_err(failed)?;
     let cluster = chosen.founding().expect("it was just chosen");
     let Some(guard) = guard else { return Ok(cluster) };
     let name = &shared.config.cluster_name;
