@@ -131,9 +131,23 @@ pub struct DbStats {
     pub wal_writes_failed: u64,
 }
 
+/// What is special about a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockTrouble {
+    /// It cannot be opened.
+    Damaged,
+    /// Nothing.
+    None {
+        /// How often its samples were merged into a new block, from 1.
+        level: u32,
+    },
+}
+
 /// A block that could not be opened.
 #[derive(Debug)]
 pub struct CorruptBlock {
+    /// Its name.
+    pub ulid: Ulid,
     /// Its directory.
     pub dir: PathBuf,
     /// Why.
@@ -280,8 +294,9 @@ impl Db {
         cut
     }
 
-    /// Cuts the whole head into blocks, one for each range, the last one short. Nothing may be appended
-    /// meanwhile; afterwards only what is newer than all that was cut. Returns the names of the blocks.
+    /// Cuts all that the head has now into blocks, one for each range, the last one short. From then on
+    /// only what is newer is taken; what is newer and comes meanwhile stays in the head. Returns the names
+    /// of the blocks.
     pub fn cut_whole_head(&self) -> Result<Vec<Ulid>> {
         let cut = self.shared.cut_whole_head();
         if cut.is_err() {
@@ -290,13 +305,27 @@ impl Db {
         cut
     }
 
-    /// Time of the oldest sample in the head or in a block for which `is_safe` says no.
+    /// Time of the oldest sample in the head or in a block for which `is_safe` says no; `i64::MIN` if
+    /// that block cannot be read, for nobody knows what it has.
     pub fn oldest_unsafe(&self, is_safe: &dyn Fn(Ulid) -> bool) -> Option<i64> {
         // First the head: what it loses meanwhile is in a block that is found afterwards.
         let in_head = self.shared.head.time_range().map(|(min, _)| min);
         let blocks = self.shared.blocks.read();
         let in_blocks = blocks.iter().filter(|block| !is_safe(block.meta().ulid));
-        in_blocks.map(|block| block.meta().min_time).chain(in_head).min()
+        let damaged = self.corrupt_blocks().iter().filter(|block| !is_safe(block.ulid));
+        let in_blocks = in_blocks.map(|block| block.meta().min_time).chain(damaged.map(|_| i64::MIN));
+        in_blocks.chain(in_head).min()
+    }
+
+    /// A block for which `is_safe` says no, damaged ones first: its name and what is special about it.
+    pub fn an_unsafe_block(&self, is_safe: &dyn Fn(Ulid) -> bool) -> Option<(Ulid, BlockTrouble)> {
+        let mut damaged = self.corrupt_blocks().iter().filter(|block| !is_safe(block.ulid));
+        if let Some(block) = damaged.next() {
+            return Some((block.ulid, BlockTrouble::Damaged));
+        }
+        let blocks = self.shared.blocks.read();
+        let mut found = blocks.iter().map(|block| block.meta()).filter(|meta| !is_safe(meta.ulid));
+        found.next().map(|meta| (meta.ulid, BlockTrouble::None { level: meta.compaction.level }))
     }
 
     /// Deletes blocks beyond retention for which `may_delete` says yes. Returns their names.

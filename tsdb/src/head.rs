@@ -88,6 +88,8 @@ struct HeadState {
     max_time: i64,
     /// Samples older than this are in blocks, or gone.
     min_valid: i64,
+    /// Samples older than this are being written to a block: none may be added to them.
+    being_cut: i64,
     /// How often the head was truncated; a query that sees it change looks at newer blocks.
     truncations: u64,
     wal: wlog::Writer,
@@ -203,18 +205,6 @@ impl Head {
         let written = state.chunk_writer.cut_new_file();
         state.wal.close()?;
         written
-    }
-}
-
-impl HeadState {
-    /// The newest sample of the full chunk `at`.
-    fn last_sample(&self, head: &Head, at: HeadChunkRef) -> Option<Sample> {
-        if at.file() == 0 {
-            return samples_of(Encoding::Xor, self.unwritten.data(at)?).last();
-        }
-        let mut data = Vec::new();
-        let meta = head.chunk_reader.read(at, &mut data).ok()?;
-        samples_of(Encoding::from_byte(meta.encoding)?, &data).last()
     }
 }
 

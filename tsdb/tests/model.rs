@@ -101,11 +101,12 @@ struct Model {
 impl Model {
     /// Verdict on a sample: `Ok(true)` stored, `Ok(false)` a repeat.
     fn append(&mut self, series: usize, sample: Sample, bound: i64) -> Result<bool, RefuseReason> {
-        let last = self.content.get(&series).and_then(|samples| samples.last_key_value());
-        match last {
-            Some((&t, &bits)) if t == sample.t => {
-                return if bits == sample.bits { Ok(false) } else { Err(RefuseReason::DuplicateTimestamp) };
-            }
+        let stored = self.content.get(&series);
+        if stored.and_then(|samples| samples.get(&sample.t)) == Some(&sample.bits) {
+            return Ok(false);
+        }
+        match stored.and_then(|samples| samples.last_key_value()) {
+            Some((&t, _)) if t == sample.t => return Err(RefuseReason::DuplicateTimestamp),
             _ if sample.t < bound => return Err(RefuseReason::OutOfBounds),
             Some((&t, _)) if t > sample.t => return Err(RefuseReason::OutOfOrder),
             _ => {}
@@ -272,4 +273,76 @@ fn a_reader_sees_each_sample_once_while_blocks_are_cut() {
         assert_eq!(cutter.join().unwrap(), 59);
         assert_eq!(read_all(&db), written);
     }
+}
+
+/// A head may be cut whole while it is written to: what is taken meanwhile is in the head or in a block.
+#[test]
+fn nothing_that_is_taken_is_lost_while_the_whole_head_is_cut() {
+    let mut taken_below_newest = 0;
+    for round in 0..20 {
+        let fs = MemFs::default();
+        let db = open(&fs);
+        let mut written = Content::new();
+        let append = |db: &Db, written: &mut Content, series: usize, t: i64| {
+            let mut batch = AppendBatch::default();
+            batch.push_labels(labels(series));
+            batch.push_sample(Sample { t, bits: t as u64 });
+            let _ = db.append(&mut batch).unwrap();
+            let is_taken = batch.refused().is_empty();
+            if is_taken {
+                written.entry(series).or_default().insert(t, t as u64);
+            }
+            is_taken
+        };
+        for series in 0..200 {
+            append(&db, &mut written, series, 10);
+        }
+        append(&db, &mut written, 200, RANGE_MS / 4);
+        let cutter = {
+            let db = db.clone();
+            std::thread::spawn(move || db.cut_whole_head().unwrap().len())
+        };
+        // Late ones, that the head takes as long as it is not cut, and new ones.
+        for t in 11..60 {
+            for series in 0..200 {
+                taken_below_newest += usize::from(append(&db, &mut written, series, t));
+            }
+            append(&db, &mut written, 200, RANGE_MS / 4 + t);
+        }
+        assert!(cutter.join().unwrap() >= 1, "round {round}");
+        assert_eq!(read_all(&db), written);
+        db.cut_whole_head().unwrap();
+        assert_eq!(read_all(&db), written);
+        db.close().unwrap();
+        drop(db);
+        assert_eq!(read_all(&open(&fs)), written);
+    }
+    assert!(taken_below_newest > 0);
+}
+
+/// A sender that got no answer repeats all that it sent: several samples of a series, in chunks that are
+/// open, full and on disk.
+#[test]
+fn repeats_are_no_conflicts_however_old() {
+    let db = open(&MemFs::default());
+    let times: Vec<i64> = (0..RANGE_MS / 2).step_by(RANGE_MS as usize / 2 / 400).collect();
+    let send = |times: &[i64], bits: &dyn Fn(i64) -> u64| {
+        let mut batch = AppendBatch::default();
+        batch.push_labels(labels(1));
+        times.iter().for_each(|&t| batch.push_sample(Sample { t, bits: bits(t) }));
+        let _ = db.append(&mut batch).unwrap();
+        batch.refused().iter().map(|one| (one.sample.t, one.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(send(&times, &|t| t as u64), []);
+    let before = db.stats();
+    assert!(before.head_chunks >= 3);
+    assert_eq!(send(&times, &|t| t as u64), []);
+    assert_eq!(db.stats().samples_appended, before.samples_appended);
+    let (newest, older) = times.split_last().unwrap();
+    let mut conflicts: Vec<_> = older.iter().map(|&t| (t, RefuseReason::OutOfOrder)).collect();
+    conflicts.push((*newest, RefuseReason::DuplicateTimestamp));
+    assert_eq!(send(&times, &|t| t as u64 + 1), conflicts);
+    let between: Vec<i64> = older.iter().map(|t| t + 1).collect();
+    assert_eq!(send(&between, &|t| t as u64).len(), between.len());
+    assert_eq!(read_all(&db)[&1].len(), times.len());
 }

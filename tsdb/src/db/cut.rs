@@ -17,9 +17,7 @@ impl Shared {
         let _maintenance = self.maintenance.lock();
         let mut cut = Vec::new();
         while let Some((mint, end)) = self.head.compactable_range() {
-            cut.extend(self.cut_block(mint, end)?);
-            self.head.truncate(end)?;
-            self.compactions.fetch_add(1, Ordering::Relaxed);
+            cut.extend(self.cut_off(mint, end)?);
         }
         self.drop_write_behind_log()?;
         Ok(cut)
@@ -28,15 +26,32 @@ impl Shared {
     pub(super) fn cut_whole_head(&self) -> Result<Vec<Ulid>> {
         let _maintenance = self.maintenance.lock();
         let mut cut = Vec::new();
-        while let Some((min, max)) = self.head.time_range() {
-            // What is newer must find room in the head, should the tenant be written to again.
-            let end = crate::types::range_end(min, self.options.block_range_ms).min(max.saturating_add(1));
-            cut.extend(self.cut_block(min, end)?);
-            self.head.truncate(end)?;
-            self.compactions.fetch_add(1, Ordering::Relaxed);
+        // What comes later stays in the head, however long this takes.
+        let Some((_, last)) = self.head.time_range() else { return Ok(cut) };
+        // A block cannot hold the last millisecond of all time: its end would be beyond it.
+        let end = last.saturating_add(1);
+        while let Some((min, _)) = self.head.time_range()
+            && min < end
+        {
+            cut.extend(
+                self.cut_off(min, crate::types::range_end(min, self.options.block_range_ms).min(end))?,
+            );
         }
         self.drop_write_behind_log()?;
         Ok(cut)
+    }
+
+    /// Moves the samples from `mint` to `end` (exclusive), the oldest ones, from the head to a block. What
+    /// comes meanwhile and belongs to them is refused: it would be in neither.
+    fn cut_off(&self, mint: i64, end: i64) -> Result<Option<Ulid>> {
+        self.head.set_being_cut(Some(end));
+        let cut = self.cut_block(mint, end).and_then(|block| {
+            self.head.truncate(end)?;
+            self.compactions.fetch_add(1, Ordering::Relaxed);
+            Ok(block)
+        });
+        self.head.set_being_cut(None);
+        cut
     }
 
     /// Writes the samples from `mint` to `end` (exclusive) as a block and adds it to the list. No

@@ -77,12 +77,12 @@ fn load_blocks(
     dir: &std::path::Path,
 ) -> Result<(Vec<Arc<BlockReader>>, Vec<CorruptBlock>)> {
     let (mut blocks, mut corrupt) = (Vec::new(), Vec::new());
-    for (_, path) in block::block_dirs(&**fs, dir)? {
+    for (ulid, path) in block::block_dirs(&**fs, dir)? {
         match BlockReader::open(&**fs, &path) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error) => {
                 tracing::error!(block = %path.display(), %error, "block cannot be opened and is left out");
-                corrupt.push(CorruptBlock { dir: path, error });
+                corrupt.push(CorruptBlock { ulid, dir: path, error });
             }
         }
     }

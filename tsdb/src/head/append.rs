@@ -7,12 +7,13 @@
 //! stored, and the log takes nothing more until the directory is opened again.
 
 use super::{
-    BatchRecords, Head, HeadState,
+    BatchRecords, Head, HeadState, samples_of,
     series::{MemSeries, Verdict},
 };
 use crate::{
     Labels, Result,
     append::{AppendBatch, BatchSeries, DurabilityTicket, RefuseReason, Refused, SeriesHandle, Target},
+    chunkenc::Encoding,
     record::{SamplesEncoder, SeriesEncoder},
     types::{Sample, SeriesRef},
     wlog,
@@ -77,9 +78,9 @@ impl Head {
 
 impl HeadState {
     /// Oldest time that is taken now: half a block range behind the newest sample, and never what a
-    /// block holds already.
+    /// block holds already or is being made of.
     pub(super) fn append_bound(&self, block_range_ms: i64) -> i64 {
-        self.min_valid.max(self.max_time.saturating_sub(block_range_ms / 2))
+        self.min_valid.max(self.being_cut).max(self.max_time.saturating_sub(block_range_ms / 2))
     }
 
     /// Reads a little of each of these series, so that their memory is in the cache when their turn
@@ -126,7 +127,7 @@ impl HeadState {
         match series.judge(sample, bound) {
             Verdict::Store => {}
             Verdict::Repeated => return Ok(false),
-            Verdict::CompareWithChunk => return self.compare_with_chunk(head, handle, sample),
+            Verdict::CompareWithChunk => return self.compare_with_chunk(head, handle, sample, bound),
             Verdict::Refuse(reason) => {
                 self.counters.count_refused(reason);
                 return Err(reason);
@@ -144,20 +145,51 @@ impl HeadState {
         Ok(true)
     }
 
-    /// Decides about a sample whose time is that of the last sample of the last full chunk.
+    /// Decides about a sample that is not newer than the newest one: senders repeat what they got no
+    /// answer for, and a repeat is a success, however old.
     #[cold]
     fn compare_with_chunk(
         &mut self,
         head: &Head,
         handle: SeriesHandle,
         sample: Sample,
+        bound: i64,
     ) -> Result<bool, RefuseReason> {
-        let at = self.index.by_handle(handle).and_then(|series| series.mapped.last()).map(|chunk| chunk.at);
-        if at.and_then(|at| self.last_sample(head, at)) == Some(sample) {
+        if self.stored_at(head, handle, sample.t).is_some_and(|bits| bits == sample.bits) {
             return Ok(false);
         }
-        self.counters.count_refused(RefuseReason::DuplicateTimestamp);
-        Err(RefuseReason::DuplicateTimestamp)
+        let is_newest = self.index.by_handle(handle).is_some_and(|series| series.last_t() == sample.t);
+        let reason = if is_newest {
+            RefuseReason::DuplicateTimestamp
+        } else if sample.t < bound {
+            RefuseReason::OutOfBounds
+        } else {
+            RefuseReason::OutOfOrder
+        };
+        self.counters.count_refused(reason);
+        Err(reason)
+    }
+
+    /// The bits of the sample at `t` in a chunk of the series.
+    fn stored_at(&self, head: &Head, handle: SeriesHandle, t: i64) -> Option<u64> {
+        let series = self.index.by_handle(handle)?;
+        let holds = |&(mint, maxt): &(i64, i64)| mint <= t && t <= maxt;
+        let find = |encoding, data: &[u8]| {
+            samples_of(encoding, data).take_while(|sample| sample.t <= t).find(|sample| sample.t == t)
+        };
+        let found = if series.open_range().filter(holds).is_some() {
+            find(Encoding::Xor, &series.copy_open(&self.open_chunks))
+        } else {
+            let chunk = series.mapped.iter().rev().find(|chunk| holds(&(chunk.mint, chunk.maxt)))?;
+            if chunk.at.file() == 0 {
+                find(Encoding::Xor, self.unwritten.data(chunk.at)?)
+            } else {
+                let mut data = Vec::new();
+                let meta = head.chunk_reader.read(chunk.at, &mut data).ok()?;
+                find(Encoding::from_byte(meta.encoding)?, &data)
+            }
+        };
+        found.map(|sample| sample.bits)
     }
 
     /// Moves full chunks from memory to chunks_head. If that fails they stay in memory, where

@@ -11,7 +11,7 @@ use crate::{
     matchers::Matcher,
     postings,
     query::Chunk,
-    tombstones::{Intervals, delete_from_chunk},
+    tombstones::{Interval, Intervals, delete_from_chunk},
     types::{BLOCK_RANGE_MS, Sample},
 };
 
@@ -43,6 +43,8 @@ pub(crate) enum HeadChunk {
     Mapped(MappedChunk),
     /// Copied from memory.
     Copied(Chunk),
+    /// Made of samples that came out of order.
+    OutOfOrder(Chunk),
 }
 
 impl Head {
@@ -88,7 +90,7 @@ impl Head {
                 let found = state.chunks_in(handle, range.clone(), out_of_order_mint);
                 (found, deleted, state.truncations, state.min_valid)
             };
-            match self.read_chunks(found, deleted.as_ref()) {
+            match self.read_chunks(found, deleted.as_ref(), min_valid) {
                 Ok(chunks) => return Ok(HeadChunks { chunks, truncations, min_valid }),
                 // A truncation may have deleted a file under way; what is left is looked up anew.
                 Err(_) if self.state.lock().truncations != truncations => {}
@@ -97,18 +99,31 @@ impl Head {
         }
     }
 
-    fn read_chunks(&self, found: Vec<HeadChunk>, deleted: Option<&Intervals>) -> Result<Vec<Chunk>> {
+    fn read_chunks(
+        &self,
+        found: Vec<HeadChunk>,
+        deleted: Option<&Intervals>,
+        min_valid: i64,
+    ) -> Result<Vec<Chunk>> {
         let mut chunks = Vec::with_capacity(found.len());
         for chunk in found {
+            let in_order = !matches!(chunk, HeadChunk::OutOfOrder(_));
             let chunk = self.read_chunk(chunk)?;
-            match deleted {
-                Some(deleted) => {
-                    chunks.extend(delete_from_chunk(chunk, deleted).map_err(|error| {
-                        Error::corrupt(&self.dir, 0, format!("chunk of the head: {error}"))
-                    })?)
-                }
-                None => chunks.push(chunk),
+            // A chunk goes as a whole, once all of it is in a block.
+            let in_block = Interval { mint: i64::MIN, maxt: min_valid.saturating_sub(1) };
+            let is_partly_in_block = in_order && chunk.mint <= in_block.maxt;
+            if deleted.is_none() && !is_partly_in_block {
+                chunks.push(chunk);
+                continue;
             }
+            let mut left_out = deleted.cloned().unwrap_or_default();
+            if is_partly_in_block {
+                left_out.add(in_block);
+            }
+            chunks.extend(
+                delete_from_chunk(chunk, &left_out)
+                    .map_err(|error| Error::corrupt(&self.dir, 0, format!("chunk of the head: {error}")))?,
+            );
         }
         chunks.sort_by_key(|chunk| chunk.mint);
         Ok(chunks)
@@ -116,7 +131,7 @@ impl Head {
 
     fn read_chunk(&self, chunk: HeadChunk) -> Result<Chunk> {
         match chunk {
-            HeadChunk::Copied(chunk) => Ok(chunk),
+            HeadChunk::Copied(chunk) | HeadChunk::OutOfOrder(chunk) => Ok(chunk),
             HeadChunk::Mapped(mapped) => {
                 let mut data = Vec::new();
                 let meta = self.chunk_reader.read(mapped.at, &mut data)?;
@@ -172,25 +187,24 @@ impl HeadState {
         // A truncation lets go of the lock between series: what it has still to drop is not there.
         let from = self.min_valid.max(*range.start());
         let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= from;
-        let copied =
-            |mint, maxt, data| HeadChunk::Copied(Chunk { mint, maxt, encoding: Encoding::Xor, data });
+        let chunk = |mint, maxt, data| Chunk { mint, maxt, encoding: Encoding::Xor, data };
         let mut found = Vec::with_capacity(series.chunk_count());
-        for chunk in series.mapped.iter().filter(|chunk| wanted(chunk.mint, chunk.maxt)) {
-            if chunk.at.file() != 0 {
-                found.push(HeadChunk::Mapped(*chunk));
-            } else if let Some(data) = self.unwritten.data(chunk.at) {
-                found.push(copied(chunk.mint, chunk.maxt, data.to_vec()));
+        for mapped in series.mapped.iter().filter(|chunk| wanted(chunk.mint, chunk.maxt)) {
+            if mapped.at.file() != 0 {
+                found.push(HeadChunk::Mapped(*mapped));
+            } else if let Some(data) = self.unwritten.data(mapped.at) {
+                found.push(HeadChunk::Copied(chunk(mapped.mint, mapped.maxt, data.to_vec())));
             }
         }
         if let Some((mint, maxt)) = series.open_range()
             && wanted(mint, maxt)
         {
-            found.push(copied(mint, maxt, series.copy_open(&self.open_chunks)));
+            found.push(HeadChunk::Copied(chunk(mint, maxt, series.copy_open(&self.open_chunks))));
         }
         if let Some(samples) = self.out_of_order.get(&handle.slot) {
             let samples = samples_between(samples, out_of_order_mint, *range.end());
             let Ok(()) = encode_float_chunks::<Infallible>(BLOCK_RANGE_MS, samples, |mint, maxt, data| {
-                found.push(copied(mint, maxt, data.to_vec()));
+                found.push(HeadChunk::OutOfOrder(chunk(mint, maxt, data.to_vec())));
                 Ok(())
             });
         }

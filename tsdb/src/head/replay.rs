@@ -386,6 +386,7 @@ impl Replay {
             min_time: i64::MAX,
             max_time,
             min_valid: self.min_valid,
+            being_cut: i64::MIN,
             truncations: 0,
             wal,
             chunk_writer: self.chunk_writer.expect("the writer is set before the log is read"),

@@ -28,8 +28,7 @@ pub(crate) enum Verdict {
     Store,
     /// An exact repeat of what is stored: success, and nothing to do.
     Repeated,
-    /// Same time as the last sample of the last full chunk; that chunk has to be read to tell a
-    /// repeat from a conflict.
+    /// Not newer than what is stored; a chunk has to be read to tell a repeat from a conflict.
     CompareWithChunk,
     /// To be refused.
     Refuse(RefuseReason),
@@ -117,11 +116,11 @@ impl MemSeries {
             let same = self.xor.last_bits() == sample.bits;
             return if same { Verdict::Repeated } else { Verdict::Refuse(RefuseReason::DuplicateTimestamp) };
         }
-        if sample.t == last_t && !self.mapped.is_empty() {
+        // Also below the bound: what comes late may be refused, but what is stored is stored.
+        if self.min_time().is_some_and(|oldest| oldest <= sample.t && sample.t <= last_t) {
             return Verdict::CompareWithChunk;
         }
-        let reason = if sample.t < bound { RefuseReason::OutOfBounds } else { RefuseReason::OutOfOrder };
-        Verdict::Refuse(reason)
+        Verdict::Refuse(if sample.t < bound { RefuseReason::OutOfBounds } else { RefuseReason::OutOfOrder })
     }
 
     /// True if a sample at `t` begins a new chunk. Must be asked once before each [`Self::push`].

@@ -26,6 +26,12 @@ impl Head {
         (max.saturating_sub(min) > range_ms / 2 * 3).then(|| (min, crate::types::range_end(min, range_ms)))
     }
 
+    /// From now on no sample older than `end` is taken, because a block is made of those there are;
+    /// `None`: as before that.
+    pub fn set_being_cut(&self, end: Option<i64>) {
+        self.state.lock().being_cut = end.unwrap_or(i64::MIN);
+    }
+
     /// Series with samples in `range`, ascending by labels.
     pub fn sorted_series(&self, range: RangeInclusive<i64>) -> Result<Vec<(Labels, SeriesHandle)>> {
         let out_of_order_mint = *range.start();
