@@ -69,7 +69,7 @@ pub struct TenantPlacement {
     epoch: RingEpoch,
     k: TenantSlots,
     /// The slot at each index below `k`.
-    slots: Box<[u16]>,
+    slots: Arc<[u16]>,
     pool: Arc<PoolOwners>,
 }
 

@@ -73,7 +73,7 @@ impl Drop for Running {
         self.stop.cancel();
         // At once, not when its task gets to it: who is not in the map is not told of numbers that are
         // used again.
-        self.peer.down();
+        self.peer.let_go();
     }
 }
 
@@ -88,7 +88,14 @@ impl Peers {
     /// among them are let go.
     pub fn keep(&self, identities: Vec<PeerIdentity>) {
         let mut peers = self.peers.lock();
-        peers.retain(|_, running| identities.contains(running.peer.identity()));
+        peers.retain(|_, running| {
+            let own = running.peer.identity();
+            if !identities.iter().any(|identity| identity.name == own.name) {
+                running.peer.let_go();
+                running.peer.show_as_gone();
+            }
+            identities.contains(own)
+        });
         for identity in identities {
             let target = identity.target.clone();
             if peers.contains_key(&target) {

@@ -41,7 +41,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use weir_tsdb::{Labels, LabelsBuilder};
 
@@ -136,6 +136,8 @@ pub struct WriteState {
     config: WriteConfig,
     tenants: Arc<Tenants>,
     rules: ArcSwap<Rules>,
+    /// The epoch of the ring in `rules`.
+    ring_epoch: watch::Sender<u64>,
     /// Other nodes, if there may be a ring.
     peers: Option<Arc<Peers>>,
     keys: SeriesKeys,
@@ -164,6 +166,7 @@ impl WriteState {
         Arc::new(Self {
             tenants,
             rules: ArcSwap::from_pointee(Rules { generation: 0, routing: None }),
+            ring_epoch: watch::Sender::new(0),
             peers,
             keys: SeriesKeys::new(),
             admission: Admission::new(in_flight),
@@ -218,6 +221,7 @@ impl WriteState {
             let generation = rules.generation + u32::from(!keeps_slots);
             Rules { generation, routing: Some(routing.clone()) }
         });
+        self.ring_epoch.send_replace(routing.stamp().epoch);
     }
 
     /// Labels that all series of `tenant` carry towards readers and in block metadata: its own, and

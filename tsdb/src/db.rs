@@ -280,6 +280,11 @@ impl Db {
         }
     }
 
+    /// How much time a block spans, in milliseconds.
+    pub fn block_range_ms(&self) -> i64 {
+        self.shared.options.block_range_ms
+    }
+
     /// Blocks that could not be opened and are left out.
     pub fn corrupt_blocks(&self) -> &[CorruptBlock] {
         &self.shared.corrupt_blocks

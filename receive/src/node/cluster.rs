@@ -21,7 +21,7 @@ use weir_hashring::{
     cluster::{
         ClusterConfig, ClusterFailure, ClusterNode, Report, RingRecord, Surroundings, resolve::PeerResolver,
     },
-    ids::{FeatureLevel, Uid, UnixMillis},
+    ids::{Digest, FeatureLevel, Uid, UnixMillis},
     ring::{Addresses, NodeState},
     view::RingView,
 };
@@ -46,7 +46,6 @@ const WAIT_NOTICE: Duration = Duration::from_secs(10);
 pub struct Cluster {
     node: ClusterNode,
     heartbeat: Duration,
-    election_timeout_ms: u64,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -94,9 +93,7 @@ impl Cluster {
             ..Surroundings::default()
         };
         let node = ClusterNode::start_in(config, surroundings).await.map_err(NodeError::part("cluster"))?;
-        let election_timeout = settings.raft.election_timeout_max.as_millis();
-        let election_timeout_ms = u64::try_from(election_timeout).unwrap_or(u64::MAX);
-        Ok(Self { node, heartbeat: settings.timers.heartbeat, election_timeout_ms })
+        Ok(Self { node, heartbeat: settings.timers.heartbeat })
     }
 
     /// Who this node is.
@@ -163,14 +160,14 @@ impl Cluster {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            self.node.report(doing.report());
+            let asked = doing.clone();
+            // It asks each head, which may be busy with a write.
+            let report = tokio::task::spawn_blocking(move || asked.report()).await;
+            self.node.report(report.expect("telling how a node is doing does not panic"));
             self.heed_clock(&doing.write, &mut clock);
-            if let Some(raft) = self.node.status().raft {
-                is_leader.set(f64::from(u8::from(raft.is_leader)));
-                // A leader that is heard of by too few does not know yet that it is none any more.
-                let is_heard = raft.quorum_acked_ms_ago.is_none_or(|ago| ago < self.election_timeout_ms);
-                has_quorum.set(f64::from(u8::from(raft.leader.is_some() && is_heard)));
-            }
+            let status = self.node.status();
+            is_leader.set(f64::from(u8::from(status.raft.is_some_and(|raft| raft.is_leader))));
+            has_quorum.set(f64::from(u8::from(status.has_quorum)));
         }
     }
 }
@@ -209,7 +206,7 @@ impl Cluster {
 }
 
 /// What tells how a node is doing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Doing {
     /// What takes writes.
     pub write: Arc<WriteState>,
@@ -253,9 +250,18 @@ pub struct RingKeeper {
     peers: Arc<Peers>,
     fence: Arc<WriteFence>,
     drain: Arc<Drain>,
-    /// Epoch and version of the nodes of the ring that was put in force last.
-    in_force: Option<(u64, u64)>,
+    /// The ring that was put in force last.
+    in_force: Option<RingInForce>,
     metrics: RingMetrics,
+}
+
+/// What tells one ring from the other. Generations count their epochs each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RingInForce {
+    generation: u64,
+    epoch: u64,
+    nodes_version: u64,
+    digest: Digest,
 }
 
 #[derive(Debug)]
@@ -304,25 +310,35 @@ impl RingKeeper {
     fn put_in_force_now(&mut self, write: &WriteState) {
         let record = self.records.borrow_and_update().clone();
         let state = &record.state;
-        let version = (state.epoch().0, state.nodes_version().0);
-        if self.in_force == Some(version) {
+        let next = RingInForce {
+            generation: record.generation,
+            epoch: state.epoch().0,
+            nodes_version: state.nodes_version().0,
+            digest: state.digest(),
+        };
+        if self.in_force == Some(next) {
             return;
         }
         let Some(view) = RingView::new(state).map(Arc::new) else { return };
-        self.fence.set_cluster(state, view.clone(), self.own);
-        let routing = Routing::of_cluster(view.clone(), self.own, &self.peers);
-        write.set_routing(routing.clone());
         let leaves = state.node(self.own).is_some_and(|node| {
             let is_leaving = matches!(node.state, NodeState::Draining | NodeState::Drained);
             is_leaving && !state.holds_slots(node.number)
         });
+        self.fence.set_cluster(state, view.clone(), self.own);
+        if leaves && self.in_force.is_none() {
+            // It may have given away all that it holds before it was started again, and said so.
+            self.fence.set_closed(true);
+        }
+        let routing = Routing::of_cluster(view.clone(), self.own, &self.peers);
+        write.set_routing(routing.clone());
         self.drain.ring_in_force(&routing, leaves);
         self.metrics.set(&record, &view, self.own);
-        if self.in_force.map(|(epoch, _)| epoch) != Some(version.0) {
-            let (epoch, digest) = (version.0, state.digest());
+        let of = |ring: RingInForce| (ring.generation, ring.epoch);
+        if self.in_force.map(of) != Some(of(next)) {
+            let RingInForce { epoch, digest, .. } = next;
             tracing::info!(epoch, %digest, nodes = view.nodes().len(), "a new ring is in force");
         }
-        self.in_force = Some(version);
+        self.in_force = Some(next);
     }
 
     /// Puts rings in force until `stop` is cancelled.

@@ -5,7 +5,7 @@
 //!
 //! 1. Requests that began with a ring in which the node owned something are waited for.
 //! 2. The fence is closed: batches of peers that still have such a ring are refused, and the peers split
-//!    them anew. From here on nothing is added.
+//!    what then has too few copies anew. From here on nothing is added.
 //! 3. All heads are cut into blocks.
 //! 4. The blocks are uploaded, and each upload verified.
 //! 5. The cluster is told. It waits until readers find the data in the bucket, and then says that the
@@ -24,6 +24,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
+use weir_tsdb::db::BlockTrouble;
 
 use super::uploads::Uploads;
 use crate::{
@@ -87,6 +88,10 @@ impl Drain {
             // It waits for batches that are being stored.
             tokio::task::spawn_blocking(move || fence.set_closed(closed)).await.expect("does not panic");
         };
+        // A node that was leaving when it started begins closed; the ring may have changed since.
+        if !*wanted.borrow_and_update() {
+            set_closed(false).await;
+        }
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -158,10 +163,112 @@ async fn try_give_away(tenants: &Arc<Tenants>, uploads: Option<&Uploads>) -> Res
         };
     };
     for tenant in open {
-        uploads.sync_now(&tenant).await;
-        if tenant.db.oldest_unsafe(&|ulid| uploads.is_uploaded(&tenant, ulid)).is_some() {
-            return Err(format!("blocks of tenant {} are not uploaded yet", tenant.name));
+        let synced = uploads.sync_now(&tenant).await;
+        let is_uploaded = |ulid| uploads.is_uploaded(&tenant, ulid);
+        let name = &tenant.name;
+        if let Some((block, trouble)) = tenant.db.an_unsafe_block(&is_uploaded) {
+            let cause = match (trouble, synced) {
+                (BlockTrouble::Damaged, _) => "is damaged; repair it, or take it out of the data directory, and \
+                                               start the node again"
+                    .to_owned(),
+                (BlockTrouble::None { level: 2.. }, _) => "is made of merged blocks, which are not uploaded; \
+                                                          copy it elsewhere, take it out of the data directory, \
+                                                          and start the node again"
+                    .to_owned(),
+                (_, Err(error)) => format!("could not be uploaded: {error}"),
+                (_, Ok(())) => "is not uploaded yet".to_owned(),
+            };
+            return Err(format!("block {block} of tenant {name} {cause}"));
+        }
+        if tenant.db.oldest_unsafe(&is_uploaded).is_some() {
+            return Err(format!("tenant {name} was written to"));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use weir_tsdb::{
+        Labels, Sample,
+        append::AppendBatch,
+        db::{Db, DbOptions},
+        fs::StdFs,
+    };
+
+    use super::*;
+    use crate::{
+        config::UploadConfig,
+        objstore::{Bucket, BucketConfig, BucketOptions},
+        tenants::TenantsConfig,
+    };
+
+    /// A tenant with a block and with samples in its head. Returns the block's directory.
+    fn make_tenant(tsdb: &Path, name: &str) -> std::path::PathBuf {
+        let dir = tsdb.join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let db = Db::open(Arc::new(StdFs), dir.clone(), DbOptions::default()).unwrap();
+        let append = |t| {
+            let mut batch = AppendBatch::default();
+            batch.push_labels(Labels::from_pairs([("__name__", "m")]));
+            batch.push_sample(Sample { t, bits: 1 });
+            let _ = db.append(&mut batch).unwrap();
+        };
+        append(1_700_000_000_000);
+        let block = db.cut_whole_head().unwrap()[0];
+        append(1_700_000_000_001);
+        db.close().unwrap();
+        dir.join(block.to_string())
+    }
+
+    async fn give_away_from(tsdb: &Path, bucket: &Path) -> Result<(), String> {
+        let config = TenantsConfig::new(tsdb.to_owned(), Arc::new(StdFs), DbOptions::default());
+        let tenants = Tenants::open(config).await.unwrap();
+        let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {}\n", bucket.display());
+        let bucket = Bucket::open(&BucketConfig::parse(&yaml).unwrap(), &BucketOptions::default()).unwrap();
+        let config =
+            UploadConfig { objstore: None, hash_files: false, concurrency: 1, interval: UPLOAD_INTERVAL };
+        let uploads = Uploads::new(bucket, &config);
+        let given = try_give_away(&tenants, Some(&uploads)).await;
+        tenants.close().await;
+        given
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tsdb, bucket) = (dir.path().join("tsdb"), dir.path().join("bucket"));
+        fs::create_dir(&bucket).unwrap();
+        make_tenant(&tsdb, "whole");
+        assert_eq!(give_away_from(&tsdb, &bucket).await, Ok(()));
+        let complete = fs::read_dir(&bucket).unwrap().filter(|entry| {
+            let path = entry.as_ref().unwrap().path();
+            path.join("meta.json").exists() && path.join("index").exists()
+        });
+        assert_eq!(complete.count(), 2, "the block and the head");
+
+        let merged = make_tenant(&tsdb, "merged");
+        let meta = fs::read_to_string(merged.join("meta.json")).unwrap();
+        let level_2 = meta.replace("\"level\": 1", "\"level\": 2").replace("\"level\":1", "\"level\":2");
+        assert_ne!(meta, level_2);
+        fs::write(merged.join("meta.json"), level_2).unwrap();
+        let told = give_away_from(&tsdb, &bucket).await.unwrap_err();
+        let block = merged.file_name().unwrap().to_str().unwrap();
+        assert!(
+            told.starts_with(&format!("block {block} of tenant merged is made of merged blocks")),
+            "{told}"
+        );
+        fs::remove_dir_all(&merged).unwrap();
+        assert_eq!(give_away_from(&tsdb, &bucket).await, Ok(()));
+
+        let damaged = make_tenant(&tsdb, "damaged");
+        fs::write(damaged.join("index"), "no index").unwrap();
+        let told = give_away_from(&tsdb, &bucket).await.unwrap_err();
+        let block = damaged.file_name().unwrap().to_str().unwrap();
+        assert!(told.starts_with(&format!("block {block} of tenant damaged is damaged")), "{told}");
+        fs::remove_dir_all(&damaged).unwrap();
+        assert_eq!(give_away_from(&tsdb, &bucket).await, Ok(()));
+    }
 }

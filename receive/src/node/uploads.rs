@@ -64,15 +64,15 @@ impl Uploads {
     }
 
     /// Looks for blocks of `tenant` to upload now, and waits until that is tried.
-    pub async fn sync_now(&self, tenant: &Tenant) {
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub async fn sync_now(&self, tenant: &Tenant) -> Result<(), String> {
         self.join(tenant);
-        if let Some(error) = self
-            .shippers
-            .sync_now(tenant.name.as_str())
-            .await
-            .and_then(|report| report.first_error().map(ToString::to_string))
-        {
-            tracing::debug!(tenant = %tenant.name, error, "an upload has failed");
+        let report = self.shippers.sync_now(tenant.name.as_str()).await;
+        match report.as_ref().and_then(|report| report.first_error()) {
+            Some(error) => Err(error.to_string()),
+            None => Ok(()),
         }
     }
 

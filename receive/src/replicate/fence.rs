@@ -196,7 +196,7 @@ impl WriteFence {
                 }
                 return Ok(Pass { known, is_current: false });
             }
-            Known::Cluster { fence, .. } => (fence, fence.judge_epoch(RingEpoch(epoch), Digest(digest))),
+            Known::Cluster { fence, .. } => (fence, fence.judge(RingEpoch(epoch), Digest(digest))),
         };
         let own = fence.epoch();
         let (outcome, cause) = match verdict {
@@ -216,10 +216,6 @@ impl WriteFence {
                 self.metrics.digest_mismatches.increment(1);
                 tracing::error!(epoch, "two nodes have different rings of one epoch");
                 (Outcome::NotOwner, format!("the ring of epoch {epoch} is another one here"))
-            }
-            Verdict::NotOwner | Verdict::WrongCluster | Verdict::WrongTarget => {
-                self.metrics.not_owner.increment(1);
-                (Outcome::NotOwner, "the batch is not for this node".to_owned())
             }
         };
         Err(NotStored { outcome, cause })

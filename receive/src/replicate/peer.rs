@@ -6,7 +6,14 @@
 //! an answer are missed at once, and no batch waits for it again until it is back. So a node that
 //! died costs a request that long at most, once.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use metrics::{Counter, Gauge, counter, gauge};
@@ -77,6 +84,7 @@ pub struct Peer {
     /// Has the peer told that this node takes batches from now on.
     announce: Notify,
     metrics: PeerMetrics,
+    is_let_go: AtomicBool,
 }
 
 /// Figures of what is sent to one peer.
@@ -130,7 +138,15 @@ impl Peer {
         metrics.up.set(0.0);
         metrics.missed.increment(0);
         let (current, wake, announce) = (ArcSwapOption::empty(), Notify::new(), Notify::new());
-        Arc::new(Self { identity, options, current, wake, announce, metrics })
+        Arc::new(Self {
+            identity,
+            options,
+            current,
+            wake,
+            announce,
+            metrics,
+            is_let_go: AtomicBool::new(false),
+        })
     }
 
     /// Who and where it is.
@@ -164,7 +180,8 @@ impl Peer {
     /// Keeps a stream to the peer up until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = self.options.backoff_min;
-        let mut said_down = false;
+        // What was said last, so that a peer that is down for long is told of once, or when the reason changes.
+        let mut said = None;
         loop {
             let ended = tokio::select! {
                 () = stop.cancelled() => {
@@ -174,10 +191,10 @@ impl Peer {
                 ended = self.connect_and_serve() => ended,
             };
             let was_up = self.down();
-            let (peer, error) = (&self.identity.name, ended);
-            if was_up || !said_down {
+            let (peer, error) = (&self.identity.name, ended.to_string());
+            if was_up || said.as_ref() != Some(&error) {
                 tracing::warn!(peer, %error, "a peer is down, its copies are missed");
-                said_down = true;
+                said = Some(error);
             } else {
                 tracing::debug!(peer, %error, "a peer is still down");
             }
@@ -195,10 +212,28 @@ impl Peer {
         }
     }
 
+    /// The peer is none of the ring's nodes any more, or has moved. What is shown of it under its name is
+    /// another one's matter from now on.
+    pub fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Release);
+        self.down();
+    }
+
+    /// Nobody has this peer's name any more: it is neither up nor down.
+    pub fn show_as_gone(&self) {
+        self.metrics.up.set(f64::NAN);
+    }
+
+    fn show_up(&self, is_up: bool) {
+        if !self.is_let_go.load(Ordering::Acquire) {
+            self.metrics.up.set(f64::from(u8::from(is_up)));
+        }
+    }
+
     /// Takes the stream down: nothing is sent on it any more. True if it was up.
     pub fn down(&self) -> bool {
         let connection = self.current.swap(None);
-        self.metrics.up.set(0.0);
+        self.show_up(false);
         self.metrics.unanswered.set(0.0);
         if let Some(connection) = &connection {
             connection.close();
@@ -225,7 +260,7 @@ impl Peer {
         let connection =
             Connection::new(self.options.window_bytes, welcome.dictionary_max, self.metrics.missed.clone());
         self.current.store(Some(connection.clone()));
-        self.metrics.up.set(1.0);
+        self.show_up(true);
         self.metrics.connects.increment(1);
         tracing::info!(peer = self.identity.name, "a peer is up");
 

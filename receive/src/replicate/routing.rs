@@ -7,8 +7,13 @@
 //! There are two kinds of rings, those of a file and the one that the nodes of a cluster agree on. What
 //! differs stands here; the write path sees slots and members.
 
-use std::{collections::BTreeMap, slice, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    slice,
+    sync::Arc,
+};
 
+use parking_lot::RwLock;
 use weir_hashring::{
     ids::{Slot, Uid},
     ring::NodeState,
@@ -22,13 +27,18 @@ use super::{PeerIdentity, Peers, connection::RingStamp, peer::Peer, quorum};
 /// A node of the ring.
 #[derive(Debug)]
 pub struct Member {
-    /// Its address, as the ring has it.
-    pub address: String,
+    /// Its name for people.
+    name: String,
     /// The stream to it; `None` for this node, and for one that cannot own anything.
     peer: Option<Arc<Peer>>,
 }
 
 impl Member {
+    /// Its name for people: in a ring file its address.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The stream to it; `None` for this node, and for one that cannot own anything.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.peer.as_ref()
@@ -45,8 +55,15 @@ enum Ring {
         member_of: Vec<Vec<u16>>,
     },
     /// The ring of a cluster; members are its nodes, by the same indexes.
-    Cluster(Arc<RingView>),
+    Cluster {
+        view: Arc<RingView>,
+        /// Tenants that were asked for, because finding out their slots takes a moment.
+        placements: RwLock<HashMap<String, TenantPlacement>>,
+    },
 }
+
+/// Most tenants whose slots are remembered.
+const PLACEMENTS_MAX: usize = 100_000;
 
 /// A ring with its nodes.
 #[derive(Debug)]
@@ -83,6 +100,9 @@ impl Routing {
             };
             member_of.push(ring.endpoints().iter().map(index_of).collect());
         }
+        if addresses.len() > usize::from(u16::MAX) {
+            return Err(format!("the rings have {} endpoints, at most {} work", addresses.len(), u16::MAX));
+        }
         let local = match local_endpoint {
             None => None,
             Some(local) => match addresses.iter().position(|address| address == local) {
@@ -94,7 +114,7 @@ impl Routing {
         let remote = addresses.iter().enumerate().filter(|(index, _)| !is_local(*index));
         peers.keep(remote.map(|(_, address)| PeerIdentity::endpoint(address)).collect());
         let member = |(index, address): (usize, &String)| Member {
-            address: address.clone(),
+            name: address.clone(),
             peer: if is_local(index) { None } else { peers.get(address) },
         };
         let members = addresses.iter().enumerate().map(member).collect();
@@ -122,21 +142,34 @@ impl Routing {
             .collect();
         peers.keep(identities.iter().flatten().cloned().collect());
         let members = view.nodes().iter().zip(&identities).map(|(node, identity)| Member {
-            address: node.addresses.grpc.clone(),
+            name: node.name.clone(),
             peer: identity.as_ref().and_then(|identity| peers.get(&identity.target)),
         });
         let members = members.collect();
         let local = view.index_of(own).map(|index| index.0);
         let stamp = RingStamp { epoch: view.epoch().0, digest: view.digest().0 };
-        Arc::new(Self { ring: Ring::Cluster(view), members, local, stamp })
+        let ring = Ring::Cluster { view, placements: RwLock::default() };
+        Arc::new(Self { ring, members, local, stamp })
     }
 
     /// The ring of `tenant`; `None` if there is none for it.
     pub fn tenant(self: &Arc<Self>, tenant: &str) -> Option<TenantRing> {
         let found = match &self.ring {
             Ring::File { lookup, .. } => Found::File(lookup.find(tenant)?),
-            Ring::Cluster(view) => {
-                Found::Cluster { seed: view.hash_seed().0, placement: view.tenant(tenant)? }
+            Ring::Cluster { view, placements } => {
+                let known = placements.read().get(tenant).cloned();
+                let placement = match known {
+                    Some(placement) => placement,
+                    None => {
+                        let placement = view.tenant(tenant)?;
+                        let mut placements = placements.write();
+                        if placements.len() < PLACEMENTS_MAX {
+                            placements.insert(tenant.to_owned(), placement.clone());
+                        }
+                        placement
+                    }
+                };
+                Found::Cluster { seed: view.hash_seed().0, placement }
             }
         };
         Some(TenantRing { routing: self.clone(), found, replica: None })
@@ -145,14 +178,14 @@ impl Routing {
     /// True if each series has the same slot as in `other`, whoever owns it.
     pub fn has_slots_of(&self, other: &Self) -> bool {
         match (&self.ring, &other.ring) {
-            (Ring::Cluster(view), Ring::Cluster(other)) => view.has_slots_of(other),
+            (Ring::Cluster { view, .. }, Ring::Cluster { view: other, .. }) => view.has_slots_of(other),
             _ => false,
         }
     }
 
     /// Nodes of a cluster that may own series; `None` where a ring file says who does.
     pub fn active_nodes(&self) -> Option<usize> {
-        let Ring::Cluster(view) = &self.ring else { return None };
+        let Ring::Cluster { view, .. } = &self.ring else { return None };
         Some(view.nodes().iter().filter(|node| node.state == NodeState::Active).count())
     }
 
@@ -171,11 +204,16 @@ impl Routing {
         self.local.is_none()
     }
 
+    /// True if nodes agree on the ring, instead of reading it from a file.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.ring, Ring::Cluster { .. })
+    }
+
     /// Copies of each series.
     pub fn replication_factor(&self) -> usize {
         match &self.ring {
             Ring::File { lookup, .. } => lookup.rings().replication_factor(),
-            Ring::Cluster(view) => view.replicas().as_len(),
+            Ring::Cluster { view, .. } => view.replicas().as_len(),
         }
     }
 
@@ -189,7 +227,7 @@ impl Routing {
     pub fn rings(&self) -> Option<&StaticRing> {
         match &self.ring {
             Ring::File { lookup, .. } => Some(lookup.rings()),
-            Ring::Cluster(_) => None,
+            Ring::Cluster { .. } => None,
         }
     }
 }
@@ -261,7 +299,7 @@ impl TenantRing {
                 let endpoints = self.wanted(found.owners_at(slot)).iter();
                 let members = match &self.routing.ring {
                     Ring::File { member_of, .. } => &member_of[found.index()][..],
-                    Ring::Cluster(_) => &[],
+                    Ring::Cluster { .. } => &[],
                 };
                 Owners::File { endpoints, members }
             }

@@ -3,8 +3,10 @@
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use ulid::Ulid;
 use weir_tsdb::{db::Db, labels::Labels};
 
@@ -28,6 +30,8 @@ pub struct Tenant {
     pub write_metrics: WriteMetrics,
     /// True while writes to its database fail; so that the log tells the change, not each write.
     storage_fails: AtomicBool,
+    /// How many samples its database had taken when the upkeep saw the number change last, and when.
+    last_change: Mutex<(u64, Instant)>,
 }
 
 impl Tenant {
@@ -47,6 +51,7 @@ impl Tenant {
             series: SeriesTable::new(series_table_entries),
             write_metrics,
             storage_fails: AtomicBool::new(false),
+            last_change: Mutex::new((0, Instant::now())),
         }
     }
 
@@ -74,10 +79,24 @@ impl Tenant {
         self.write_metrics.table_bytes.set(self.series.allocated_bytes() as f64);
     }
 
+    /// True if nothing was stored for one and a half block ranges: as long as the head of a tenant that
+    /// is written to keeps samples.
+    fn is_idle(&self) -> bool {
+        let appended = self.db.stats().samples_appended;
+        let mut last_change = self.last_change.lock();
+        if last_change.0 != appended {
+            *last_change = (appended, Instant::now());
+        }
+        let range_ms = u64::try_from(self.db.block_range_ms()).unwrap_or(u64::MAX);
+        last_change.1.elapsed() > Duration::from_millis(range_ms.saturating_add(range_ms / 2))
+    }
+
     /// One round of upkeep: cuts what is due off the head, deletes blocks beyond retention that may
     /// go, ages the series table. Blocks. What fails is logged, the rest is done nevertheless.
     pub(super) fn maintain(&self, may_delete: &dyn Fn(Ulid) -> bool) {
-        match self.db.compact_head() {
+        // A tenant that is written to no more leaves memory, and its samples come into the bucket.
+        let cut = if self.is_idle() { self.db.cut_whole_head() } else { self.db.compact_head() };
+        match cut {
             Ok(blocks) => {
                 for block in blocks {
                     tracing::info!(tenant = %self.name, %block, "cut a block");

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use metrics::counter;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::{Instant, timeout_at},
@@ -19,7 +20,7 @@ use weir_tsdb::append::AppendBatch;
 use crate::{
     answer::Refusal,
     replicate::{
-        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink, is_stored},
+        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink, is_of_stale_ring, is_stored},
         quorum::{Decision, Vote, Votes},
         routing::{Member, TenantRing},
     },
@@ -59,6 +60,8 @@ pub struct Distribution {
     answers: UnboundedReceiver<BatchAnswer>,
     /// Batches that were sent a second time: share of each, beginning with mark `shares.len()`.
     again: Vec<(usize, Vec<u32>)>,
+    /// An owner knows a later ring, by which the one of the request counts no more.
+    is_outdated: bool,
 }
 
 /// What is sent: the batch, and the message behind it.
@@ -134,6 +137,7 @@ impl Distribution {
             sender,
             answers,
             again: Vec::new(),
+            is_outdated: false,
         };
         for (series, placed) in content.placed.iter().enumerate() {
             let owners = ring.owners(placed.slot);
@@ -226,6 +230,7 @@ impl Distribution {
 
     fn take(&mut self, answer: BatchAnswer, content: Content<'_>, ring: &TenantRing) {
         let mark = answer.mark;
+        self.is_outdated |= answer.verdict.as_ref().is_some_and(is_of_stale_ring);
         let Some(verdict) = answer.verdict.filter(is_stored) else {
             return self.vote_all(mark, Vote::Missed);
         };
@@ -273,6 +278,11 @@ impl Distribution {
         let part = Part { content, series: self.series_of(mark), anonymous: true };
         let sent = send(&part, member, ring, mark, &self.sender);
         self.note_sent(sent, mark);
+    }
+
+    /// True if an owner has said that the ring which the series were split by counts no more.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
     }
 
     /// Number of series that must be sent again.
@@ -335,9 +345,14 @@ fn send(
     mark: usize,
     answers: &UnboundedSender<BatchAnswer>,
 ) -> bool {
-    let Some(peer) = member.peer() else { return false };
-    let base_ms = part.samples(0).next().map_or(0, |(t, _)| t);
     let samples = sample_count(part.content, part.series);
+    let Some(peer) = member.peer() else {
+        // A node that is lost or has drained, and whose slots are others' soon.
+        counter!("weir_replication_missed_samples_total", "peer" => member.name().to_owned())
+            .increment(samples);
+        return false;
+    };
+    let base_ms = part.samples(0).next().map_or(0, |(t, _)| t);
     let terms =
         BatchTerms { tenant: part.content.tenant, ring: ring.stamp(), base_ms, samples, mark, answers };
     let sent = peer.connection().map(|connection| connection.send(&terms, part));

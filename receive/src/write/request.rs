@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{
@@ -157,7 +157,8 @@ async fn handle(
     let decoded_len = body::decoded_len(&compressed.0, config.decoded_bytes_max)?;
     admitted.take(decoded_len)?;
 
-    let mut job = Job { state: state.clone(), compressed, decoded_len, admitted, rules, ring };
+    let mut job =
+        Job { state: state.clone(), compressed, decoded_len, _admitted: admitted, rules, ring, replica };
     let tenant = match &progress.tenant {
         Some(tenant) => tenant.clone(),
         None => match job.first_look().await? {
@@ -183,9 +184,10 @@ fn tenant_ring(rules: &Rules, tenant: &TenantName, replica: u64) -> Result<Optio
         Some(active) => WriteError::NoOwners { active, needed: replication_factor },
         None => WriteError::NoRing(tenant.clone()),
     })?;
-    // On a router the number means nothing: it stores no copy itself.
+    // On a router the number means nothing: it stores no copy itself. Nor does it in a cluster, whose nodes
+    // have a protocol of their own: no sender may choose to have one copy only.
     match usize::try_from(replica).unwrap_or(usize::MAX) {
-        _ if routing.is_router() => Ok(Some(ring)),
+        _ if routing.is_router() || routing.is_cluster() => Ok(Some(ring)),
         0 => Ok(Some(ring)),
         copy if copy <= replication_factor => Ok(Some(ring.only_replica(copy - 1))),
         _ => Err(WriteError::ReplicaTooHigh { replica, replication_factor }),
@@ -202,10 +204,17 @@ struct Job {
     compressed: Pooled<BodyBuffer>,
     decoded_len: usize,
     /// Held until the work on these bytes is done, not until the answer is sent.
-    admitted: AdmittedBytes,
+    _admitted: AdmittedBytes,
     rules: Arc<Rules>,
     ring: Option<TenantRing>,
+    /// The number of the copy that the sender wants stored; 0 for all.
+    replica: u64,
 }
+
+/// How often the series of a request are split among their owners anew, because the ring has changed.
+const SPLITS_MAX: usize = 3;
+/// Longest wait for a ring that others have already.
+const NEXT_RING_WAIT: Duration = Duration::from_secs(1);
 
 impl Job {
     async fn turn(&self) -> Result<OwnedSemaphorePermit, WriteError> {
@@ -216,43 +225,80 @@ impl Job {
     }
 
     /// Stores the message and waits until it is as durable as the database promises, and on a ring
-    /// until enough owners have it.
-    async fn run(self, tenant: Arc<Tenant>, received: &mut Option<Received>) -> Result<Ingested, WriteError> {
+    /// until enough owners have it. If owners say that the ring has changed since, all is done once more
+    /// by the new one: what is stored already is stored, which a repeat finds out.
+    async fn run(
+        mut self,
+        tenant: Arc<Tenant>,
+        received: &mut Option<Received>,
+    ) -> Result<Ingested, WriteError> {
+        let mut deadline = None;
+        for split in 1.. {
+            let (mut ingested, copies) = self.store(tenant.clone()).await?;
+            *received = Some(ingested.received);
+            let Some(mut copies) = copies else { return Ok(ingested) };
+            let deadline = *deadline.get_or_insert(Instant::now() + copies.job.state.config.forward_timeout);
+            let decided = copies.decide(&tenant, deadline).await;
+            match decided {
+                Err(error) if split < SPLITS_MAX && copies.distribution.is_outdated() => {
+                    self = copies.job;
+                    if !self.take_next_ring(&tenant.name, deadline).await? {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+                Ok(refused) => {
+                    ingested.refused = refused;
+                    return Ok(ingested);
+                }
+            }
+        }
+        unreachable!("the last split is decided")
+    }
+
+    /// Stores the message, as far as that is done here. Where there is a ring, the copies are under way.
+    async fn store(self, tenant: Arc<Tenant>) -> Result<(Ingested, Option<Copies>), WriteError> {
         let turn = self.turn().await?;
         let jobs = self.state.jobs.clone();
         let work = move || {
-            let Self { state, compressed, decoded_len, admitted, rules, ring } = self;
-            let mut scratch = state.scratches.take();
-            let named = ring.as_ref().map(|ring| (ring, tenant.name.as_str()));
-            let judge = state.judge(SystemTime::now(), named);
+            let mut scratch = self.state.scratches.take();
+            let named = self.ring.as_ref().map(|ring| (ring, tenant.name.as_str()));
+            let judge = self.state.judge(SystemTime::now(), named);
             let mut ingested = ingest::ingest(
                 &tenant,
-                rules.generation,
+                self.rules.generation,
                 &judge,
-                state.peers.as_deref(),
-                &compressed.0,
-                decoded_len,
+                self.state.peers.as_deref(),
+                &self.compressed.0,
+                self.decoded_len,
                 &mut scratch,
             )?;
-            if let Some((distribution, ring)) = ingested.distribution.take().zip(ring) {
-                let deadline = Instant::now() + state.config.forward_timeout;
-                let copies = Copies { tenant, scratch, distribution, ring, deadline, _admitted: admitted };
-                return Ok((ingested, Some(copies)));
+            if let Some(distribution) = ingested.distribution.take() {
+                return Ok((ingested, Some(Copies { job: self, scratch, distribution })));
             }
             // Nothing of the message is needed any more: make room before the wait for the disk.
-            drop((scratch, compressed, admitted, turn));
+            drop((scratch, self, turn));
             if let Some(ticket) = ingested.ticket {
                 let settled = tenant.db.wait_durable(ticket);
                 settled.map_err(|error| ingest::storage_error(&tenant, &error))?;
             }
             Ok((ingested, None))
         };
-        let (mut ingested, copies) = jobs.spawn_blocking(work).await.unwrap_or_else(panicked)?;
-        *received = Some(ingested.received);
-        if let Some(copies) = copies {
-            ingested.refused = copies.decide().await?;
+        jobs.spawn_blocking(work).await.unwrap_or_else(panicked)
+    }
+
+    /// Waits a little for a later ring than that of the last split, and takes it. False if none came.
+    async fn take_next_ring(&mut self, tenant: &TenantName, deadline: Instant) -> Result<bool, WriteError> {
+        let own = self.ring.as_ref().map_or(0, |ring| ring.stamp().epoch);
+        let until = deadline.min(Instant::now() + NEXT_RING_WAIT);
+        let mut epochs = self.state.ring_epoch.subscribe();
+        let come = tokio::time::timeout_at(until.into(), epochs.wait_for(|epoch| *epoch > own)).await;
+        if come.is_err() {
+            return Ok(false);
         }
-        Ok(ingested)
+        self.rules = self.state.rules.load_full();
+        self.ring = tenant_ring(&self.rules, tenant, self.replica)?;
+        Ok(true)
     }
 
     /// Judges the message of a tenant that is not open; see [`ingest::first_look`]. Gives the job
@@ -275,20 +321,22 @@ impl Job {
 
 /// A request whose copies are on their way, with all that may have to be sent again.
 struct Copies {
-    tenant: Arc<Tenant>,
+    job: Job,
     scratch: Pooled<Scratch>,
     distribution: Distribution,
-    ring: TenantRing,
-    deadline: Instant,
-    _admitted: AdmittedBytes,
 }
 
 impl Copies {
     /// Waits until it is decided.
-    async fn decide(mut self) -> Result<Option<Box<RefusalReport>>, WriteError> {
-        let content = self.scratch.content(&self.tenant);
-        self.distribution.collect(content, &self.ring, self.deadline.into()).await;
-        self.scratch.conclude(&self.tenant.write_metrics, &self.distribution)
+    async fn decide(
+        &mut self,
+        tenant: &Tenant,
+        deadline: Instant,
+    ) -> Result<Option<Box<RefusalReport>>, WriteError> {
+        if let Some(ring) = &self.job.ring {
+            self.distribution.collect(self.scratch.content(tenant), ring, deadline.into()).await;
+        }
+        self.scratch.conclude(&tenant.write_metrics, &self.distribution)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -98,9 +99,20 @@ impl Drop for Process {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago and that nobody else gets: below those from which the system takes ports
+/// for connections, and never twice in this process.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const PORTS: std::ops::Range<u32> = 11_000..31_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    for _ in PORTS {
+        let count = TAKEN.fetch_add(1, Ordering::Relaxed);
+        let offset = (std::process::id().wrapping_mul(97) + count) % (PORTS.end - PORTS.start);
+        let port = (PORTS.start + offset) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
 
 /// Polls until `state` gives a value.
@@ -287,12 +299,22 @@ pub async fn send(request: http::Request<Full<Bytes>>) -> Result<Answer, String>
 
 /// Posts `body` as it is to a write path.
 pub async fn post(url: &str, tenant: Option<&[u8]>, body: impl Into<Bytes>) -> Result<Answer, String> {
+    let tenant = tenant.map(|tenant| ("thanos-tenant", http::HeaderValue::from_bytes(tenant).unwrap()));
+    post_with(url, tenant.as_slice(), body).await
+}
+
+/// Posts `body` as it is to a write path, with headers beside those that every request has.
+pub async fn post_with<V: Clone + TryInto<http::HeaderValue, Error: Into<http::Error>>>(
+    url: &str,
+    headers: &[(&str, V)],
+    body: impl Into<Bytes>,
+) -> Result<Answer, String> {
     let mut request = http::Request::post(url)
         .header("content-type", "application/x-protobuf")
         .header("content-encoding", "snappy")
         .header("x-prometheus-remote-write-version", "0.1.0");
-    if let Some(tenant) = tenant {
-        request = request.header("thanos-tenant", http::HeaderValue::from_bytes(tenant).unwrap());
+    for (name, value) in headers {
+        request = request.header(*name, value.clone());
     }
     send(request.body(Full::new(body.into())).unwrap()).await
 }

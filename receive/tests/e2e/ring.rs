@@ -21,7 +21,7 @@ use weir_proto::weir_cluster::{
 };
 
 use super::{
-    harness::{NodeSite, Process, difference, free_port, now_ms, post, wait_for},
+    harness::{NodeSite, Process, difference, free_port, now_ms, post, post_with, wait_for},
     load::{TENANT, Times, assert_copies, note, read, request, write},
     network::Network,
     prometheus::EdgePrometheus,
@@ -186,6 +186,7 @@ async fn a_real_prometheus_writes_to_any_of_three_nodes() {
 /// With more nodes than copies each series is on three nodes, one of each zone, whoever took it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_sample_lies_on_three_nodes_of_three_zones() {
+    const SERIES: usize = 310;
     let temp = tempfile::tempdir().unwrap();
     let cluster = RingCluster::new(temp.path(), 6, &["--cluster.slots=256", PATIENT]);
     let processes = cluster.start().await;
@@ -197,6 +198,12 @@ async fn each_sample_lies_on_three_nodes_of_three_zones() {
             write(&cluster.sites[(part + step) % 6], series, *t).await.unwrap();
         }
     }
+    // No sender can ask for fewer copies by saying that it has a part in replication.
+    for t in &times {
+        let headers = [("thanos-tenant", TENANT), ("thanos-replica", "3")];
+        let sent = post_with(&cluster.sites[0].write_url(), &headers, request(300..SERIES, *t)).await;
+        assert_eq!(sent.unwrap().status, 200);
+    }
     let owners = wait_for("three copies of everything", async || {
         let mut owners: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (node, site) in cluster.sites.iter().enumerate() {
@@ -207,7 +214,7 @@ async fn each_sample_lies_on_three_nodes_of_three_zones() {
                 }
             }
         }
-        (owners.len() == 300 && owners.values().all(|owners| owners.len() >= 3)).then_some(owners)
+        (owners.len() == SERIES && owners.values().all(|owners| owners.len() >= 3)).then_some(owners)
     })
     .await;
     for (series, owners) in &owners {

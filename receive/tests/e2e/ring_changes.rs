@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -19,7 +22,7 @@ use super::{
     blocks::complete_blocks_in,
     copy_dir::copy_dir,
     harness::{NodeSite, Process, now_ms, wait_for},
-    load::{TENANT, Times, by_series, note, read, write},
+    load::{TENANT, Times, assert_copies, by_series, note, read, write},
     prometheus::read_directory,
     ring::{RingCluster, wide_tenant},
 };
@@ -32,6 +35,8 @@ struct Load {
     sites: Mutex<Vec<Arc<NodeSite>>>,
     acknowledged: Mutex<Times>,
     bucket: PathBuf,
+    /// How often all was read.
+    rounds: AtomicUsize,
 }
 
 impl Load {
@@ -52,12 +57,10 @@ impl Load {
         }
     }
 
-    /// Reads until `end`, and looks each time whether all is there that was acknowledged before. Returns
-    /// how often.
-    async fn read(self: Arc<Self>, scratch: PathBuf, end: watch::Receiver<bool>) -> usize {
-        let mut rounds = 0;
+    /// Reads until `end`, and looks each time whether all is there that was acknowledged before.
+    async fn read(self: Arc<Self>, scratch: PathBuf, end: watch::Receiver<bool>) {
         loop {
-            let is_last = *end.borrow();
+            let (is_last, rounds) = (*end.borrow(), self.rounds.load(Ordering::Relaxed));
             // The nodes that a reader knows when it begins.
             let (acknowledged, sites) = (self.acknowledged.lock().clone(), self.sites.lock().clone());
             let mut found = Times::new();
@@ -71,9 +74,9 @@ impl Load {
                     times.iter().filter(|t| !of_series.is_some_and(|found| found.contains(t))).collect();
                 assert!(missing.is_empty(), "round {rounds}: series {series} lacks {missing:?}");
             }
-            rounds += 1;
+            self.rounds.fetch_add(1, Ordering::Relaxed);
             if is_last {
-                return rounds;
+                return;
             }
         }
     }
@@ -168,6 +171,7 @@ async fn nodes_come_and_go_under_load() {
         sites: Mutex::new(shared(&cluster, &[0, 1, 2])),
         acknowledged: Mutex::default(),
         bucket: bucket.clone(),
+        rounds: AtomicUsize::new(0),
     });
     let (end, ended) = watch::channel(false);
     let writer = tokio::spawn(load.clone().write(ended.clone()));
@@ -240,6 +244,12 @@ async fn nodes_come_and_go_under_load() {
     assert!(!complete_blocks_in(&bucket).is_empty(), "what it held is in the bucket");
     load.sites.lock().retain(|site| site.grpc_port != cluster.sites[2].grpc_port);
     some_requests().await;
+    // The round that had begun with this node, and one without it.
+    let rounds = load.rounds.load(Ordering::Relaxed);
+    wait_for("reads without the node", async || {
+        (load.rounds.load(Ordering::Relaxed) >= rounds + 2).then_some(())
+    })
+    .await;
     processes[2].take().unwrap().stop();
     fs::remove_dir_all(&cluster.sites[2].dir).unwrap();
     wait_for("the node has left", async || {
@@ -251,12 +261,74 @@ async fn nodes_come_and_go_under_load() {
 
     end.send(true).unwrap();
     writer.await.unwrap();
-    let rounds = reader.await.unwrap();
+    reader.await.unwrap();
+    let rounds = load.rounds.load(Ordering::Relaxed);
     assert!(rounds >= 5, "{rounds} rounds of reading");
     let sites = load.sites.lock().clone();
     for site in sites {
         let refused = site.metric("weir_replication_batches_refused_total{reason=\"not_owner\"}").await;
         assert_eq!(refused, Some(0.0));
     }
+    processes.into_iter().flatten().for_each(Process::stop);
+}
+
+/// A node dies, and one with its name and an empty disk takes its place by itself. No request fails, also
+/// none that was split by the ring before: the new ring takes no such batch any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_is_replaced_under_load() {
+    let temp = tempfile::tempdir().unwrap();
+    let slots = format!("--cluster.slots={SLOTS}");
+    let flags = [&*slots, "--ring.replace-grace=1s", "--replication.failure-timeout=30s"];
+    let cluster = RingCluster::new(temp.path(), 3, &flags);
+    let mut processes: Vec<Option<Process>> = cluster.start().await.into_iter().map(Some).collect();
+    cluster.propose(0, &wide_tenant(TENANT, SLOTS)).await.unwrap();
+    let before = cluster.state(0).await;
+    let old = uid_of(&before, "n1");
+
+    let alive: Vec<_> = [0, 2].map(|node| Arc::new(cluster.sites[node].clone())).into();
+    let (end, ended) = watch::channel(false);
+    // Several requests are under way whenever the ring changes.
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (ended, alive) = (ended.clone(), alive.clone());
+            tokio::spawn(async move {
+                let series = writer * SERIES..(writer + 1) * SERIES;
+                let mut acknowledged = Times::new();
+                let mut t = now_ms() - 3_000_000;
+                while !*ended.borrow() {
+                    t += 500;
+                    for site in &alive {
+                        t += 1;
+                        write(site, series.clone(), t).await.unwrap();
+                        series.clone().for_each(|series| note(&mut acknowledged, series, t));
+                    }
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    processes[1].take().unwrap().kill();
+    fs::remove_dir_all(&cluster.sites[1].dir).unwrap();
+    processes[1] = Some(cluster.sites[1].start().await);
+    let after = wait_for("the new node has the place of the old one", async || {
+        let state = cluster.state(0).await;
+        let new = state.nodes().find(|node| node.name == "n1" && node.uid != old)?.number;
+        let owners = owners(&state);
+        owners.iter().all(|owners| owners.contains(&new)).then_some(state)
+    })
+    .await;
+    assert!(after.tombstone(old).is_some() && after.min_write_epoch() > before.epoch());
+    cluster.wait_for_ring(1).await;
+    let t = now_ms();
+    end.send(true).unwrap();
+    let mut acknowledged = Times::new();
+    for writer in writers {
+        merge(&mut acknowledged, writer.await.unwrap());
+    }
+    write(&cluster.sites[1], 0..SERIES, t).await.unwrap();
+    (0..SERIES).for_each(|series| note(&mut acknowledged, series, t));
+    let found = [read(&cluster.sites[0]).await, read(&cluster.sites[1]).await, read(&cluster.sites[2]).await];
+    assert_copies(&acknowledged, &found, 2);
+    assert!((0..SERIES).all(|series| found[1].get(&series).is_some_and(|times| times.contains(&t))));
     processes.into_iter().flatten().for_each(Process::stop);
 }

@@ -252,3 +252,38 @@ async fn upkeep_ages_the_series_table_and_stops() {
     assert_eq!(tenant.db.stats().head_series, 1);
     assert_eq!(tenant.series.len(), 1);
 }
+
+/// As long as a tenant is written to, its newest samples stay in the head; then they leave it.
+#[tokio::test]
+async fn the_head_of_an_idle_tenant_is_cut() {
+    const RANGE_MS: i64 = 1000;
+    let short_ranges = |mut config: weir::tenants::TenantsConfig| {
+        config.db.block_range_ms = RANGE_MS;
+        config
+    };
+    let node = Node::in_dir(tempfile::tempdir().unwrap(), WriteConfig::default(), short_ranges).await;
+    let (may_delete, stop): (weir::tenants::MayDelete, _) = (Arc::new(|_, _| true), CancellationToken::new());
+    let begin = std::time::Instant::now();
+    let mut t = START_MS;
+    // The head never spans so much that it is cut anyway.
+    while begin.elapsed() < Duration::from_millis(2 * RANGE_MS as u64) {
+        t += 1;
+        node.store(&Message::default().sample("x", t, 1.0)).await;
+        node.tenants.maintain_once(&may_delete, &stop).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let tenant = node.tenants.get("default-tenant").unwrap();
+        assert_eq!(tenant.db.stats().head_series, 1, "after {:?}", begin.elapsed());
+    }
+    let tenant = node.tenants.get("default-tenant").unwrap();
+    let samples = tenant.db.stats().samples_appended;
+    assert_eq!(samples, (t - START_MS) as u64);
+    while tenant.db.stats().head_series > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the head is never cut");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        node.tenants.maintain_once(&may_delete, &stop).await;
+    }
+    let stats = tenant.db.stats();
+    assert!(stats.blocks >= 1);
+    assert_eq!(tenant.db.oldest_unsafe(&|_| true), None);
+    assert!(tenant.db.oldest_unsafe(&|_| false).is_some_and(|oldest| oldest == START_MS + 1));
+}

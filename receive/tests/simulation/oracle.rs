@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 use weir::replicate::quorum::copies_needed;
 use weir_hashring::{
     cluster::{ClusterStatus, RingRecord},
-    fencing::BatchHeader,
     ids::{Digest, NodeNumber, PoolName, RaftId, RingEpoch, Slot, Uid},
     ring::{Mapping, RingState},
 };
 
-use crate::disk::{HostDisk, Sample};
+use crate::{
+    disk::{HostDisk, Sample},
+    writes::BatchHeader,
+};
 
 /// Judges a run. The first thing that is wrong ends it.
 #[derive(Default)]

@@ -10,8 +10,8 @@ use tokio::{sync::mpsc, time::sleep};
 use tonic::body::Body;
 use weir::replicate::quorum::{Decision, Vote, Votes, copies_needed};
 use weir_hashring::{
-    fencing::{BatchHeader, Verdict},
-    ids::{RingEpoch, Slot, Uid},
+    fencing::{Fence, Verdict},
+    ids::{ClusterId, Digest, RingEpoch, Slot, Uid},
     series_hash,
     view::{NodeIndex, RingView},
 };
@@ -32,6 +32,18 @@ const BATCH_PATIENCE: Duration = Duration::from_millis(1500);
 const CATCH_UP: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What a batch says about the ring that it was split by.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct BatchHeader {
+    pub cluster: ClusterId,
+    /// Whom it is meant for.
+    pub target: Uid,
+    pub epoch: RingEpoch,
+    pub digest: Digest,
+    /// The slot of its series.
+    pub slot: Slot,
+}
+
 /// Samples for one owner of one slot.
 #[derive(Serialize, Deserialize)]
 struct Batch {
@@ -42,7 +54,19 @@ struct Batch {
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum BatchAnswer {
     Stored,
-    Refused(Verdict),
+    Refused(Refusal),
+}
+
+/// Why a batch is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Refusal {
+    /// It is for another node, or of another cluster: the greeting of a stream is refused.
+    NotForMe,
+    /// This node does not own the slot, though it knows the very ring of the sender.
+    NotOwner,
+    Fenced(Verdict),
+    /// The disk does not take it.
+    NotWritten,
 }
 
 /// Answers requests of clients and of other hosts.
@@ -132,8 +156,10 @@ async fn attempt(
         open -= 1;
         let vote = match answer {
             Some(BatchAnswer::Stored) => Vote::Stored,
-            Some(BatchAnswer::Refused(verdict)) => {
-                judge_refusal(host, view, verdict);
+            Some(BatchAnswer::Refused(refusal)) => {
+                if refusal == Refusal::Fenced(Verdict::DigestMismatch) {
+                    host.oracle.fail(format!("host {} has another ring {}", host.index, view.epoch()));
+                }
                 Vote::Missed
             }
             None => Vote::Missed,
@@ -159,13 +185,6 @@ async fn attempt(
     missed
 }
 
-/// Some refusals mean that something is broken.
-fn judge_refusal(host: &Host, view: &RingView, verdict: Verdict) {
-    if matches!(verdict, Verdict::DigestMismatch | Verdict::WrongCluster) {
-        host.oracle.fail(format!("host {} writes by epoch {}: {verdict:?}", host.index, view.epoch()));
-    }
-}
-
 async fn send(host: &Arc<Host>, running: &Arc<Running>, address: &str, batch: Batch) -> Option<BatchAnswer> {
     if batch.header.target == running.node.uid() {
         return Some(take(host, running, batch).await);
@@ -175,33 +194,46 @@ async fn send(host: &Arc<Host>, running: &Arc<Running>, address: &str, batch: Ba
     serde_json::from_slice(&answer).ok()
 }
 
+/// Judges a batch as the program does.
+fn judge(fence: &Fence, own: Uid, cluster: Option<ClusterId>, batch: &BatchHeader) -> Result<(), Refusal> {
+    if batch.target != own || Some(batch.cluster) != cluster {
+        return Err(Refusal::NotForMe);
+    }
+    match fence.judge(batch.epoch, batch.digest) {
+        // Of older rings it is only known that they were those of the sender.
+        Verdict::Accept if batch.epoch == fence.epoch() && !fence.owns(batch.slot) => Err(Refusal::NotOwner),
+        Verdict::Accept => Ok(()),
+        verdict => Err(Refusal::Fenced(verdict)),
+    }
+}
+
 /// Takes a batch, if the fence lets it through.
 async fn take(host: &Arc<Host>, running: &Arc<Running>, batch: Batch) -> BatchAnswer {
     let own: Uid = running.node.uid();
     let mut waited = Duration::ZERO;
     loop {
-        let judged = running.fence(host, |fence| fence.judge(&batch.header));
-        let (verdict, ring) = match judged {
-            Some((verdict, ring)) => (verdict, ring),
-            None => (Verdict::RingBehind, running.record()),
+        let cluster = running.node.cluster();
+        let judged = running.fence(host, |fence| judge(fence, own, cluster, &batch.header));
+        let (judged, ring) = match judged {
+            Some((judged, ring)) => (judged, ring),
+            None => (Err(Refusal::Fenced(Verdict::RingBehind)), running.record()),
         };
-        let verdict = if host.is_mutant(Mutant::EpochUnchecked) { Verdict::Accept } else { verdict };
-        match verdict {
-            Verdict::Accept => {
+        let judged = if host.is_mutant(Mutant::EpochUnchecked) { Ok(()) } else { judged };
+        match judged {
+            Ok(()) => {
                 host.oracle.stores(host.index, own, &batch.header, &ring.state, host.disk.is_closed());
                 let synced = host.disk.append(batch.samples);
                 return match synced.await {
                     Ok(()) => BatchAnswer::Stored,
-                    Err(_) => BatchAnswer::Refused(Verdict::RingBehind),
+                    Err(_) => BatchAnswer::Refused(Refusal::NotWritten),
                 };
             }
-            Verdict::RingBehind if waited < CATCH_UP => {
+            Err(Refusal::Fenced(Verdict::RingBehind)) if waited < CATCH_UP => {
                 sleep(LOOK).await;
                 waited += LOOK;
             }
-            refused => {
-                let is_gone = ring.state.tombstone(own).is_some();
-                if refused == Verdict::NotOwner && !host.disk.is_closed() && !is_gone {
+            Err(refused) => {
+                if refused == Refusal::NotOwner {
                     host.oracle.fail(format!(
                         "host {} does not own the slot of {:?} in its own epoch",
                         host.index, batch.header
