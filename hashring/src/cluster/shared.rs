@@ -19,7 +19,7 @@ use super::{
     machine::{Outcome, RingMachine},
     node::ClusterFailure,
     node_steps::{Facts, NodeStep, node_step},
-    objections::{HEARTBEATS_COUNTED, objection},
+    objections::{HEARTBEATS_COUNTED, is_recent, objection},
     overview,
     publisher::Publisher,
     raft_part::RaftPart,
@@ -313,6 +313,7 @@ impl Shared {
                 pool: node.pool.to_string(),
                 weight: node.weight.get(),
                 state: node.state,
+                forgotten: node.forgotten,
                 addresses: node.addresses.clone(),
                 version: node.version.clone(),
                 slots: slots.get(&node.number).copied().unwrap_or_default(),
@@ -393,10 +394,12 @@ impl Shared {
 
     fn reports(&self) -> impl Fn(Uid) -> Option<ReportStatus> {
         let is_leader = self.is_leader();
+        let timers = self.config.timers.clone();
         let median = self.clock_median();
         move |uid| {
             let soft = self.soft.lock();
             let state = soft.get(uid).filter(|_| is_leader)?;
+            let ago = state.at.elapsed();
             Some(ReportStatus {
                 boot: state.process.boot,
                 ready: state.report.ready,
@@ -404,7 +407,8 @@ impl Shared {
                 head_series_max: state.report.head_series_max,
                 uploaded_through: state.report.uploaded_through,
                 drained: state.report.drained,
-                ms_ago: millis(state.at.elapsed()),
+                ms_ago: millis(ago),
+                lives: is_recent(ago, &timers),
                 clock_offset_ms: state.clock_offset.and_then(|offset| Some(median?.off(offset))),
             })
         }

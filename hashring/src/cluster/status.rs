@@ -129,6 +129,9 @@ pub struct NodeStatus {
     pub addresses: Addresses,
     /// Version of its program.
     pub version: String,
+    /// It is lost, and its slots are moved to others.
+    #[serde(default)]
+    pub forgotten: bool,
     /// In how many rows of tables it is; of one that drains or was given up, how many are left to move.
     pub slots: u32,
     /// What it waits for, for people; only the leader knows.
@@ -154,6 +157,9 @@ pub struct ReportStatus {
     pub drained: bool,
     /// Milliseconds since it said so.
     pub ms_ago: u64,
+    /// That is so short that it lives.
+    #[serde(default)]
+    pub lives: bool,
     /// How many milliseconds its clock is ahead of the middle of all, or behind it if negative.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,

@@ -17,7 +17,6 @@ use super::{
     error::AdminError,
     forecast::{Forecast, Wish},
     names::find_node,
-    node_list::is_heard_of,
     show::ago,
 };
 
@@ -102,10 +101,11 @@ async fn carry_out(
     picture: &Picture,
     plan: ChangePlan,
     command: Command,
+    force: bool,
     consent: Consent,
 ) -> Result<(), AdminError> {
     if output.confirm(&plan, consent)? {
-        let applied = client.propose(picture, &command).await?;
+        let applied = client.propose(picture, &command, force).await?;
         output.report(&Done::new(plan.change, applied));
     }
     Ok(())
@@ -146,7 +146,7 @@ pub async fn undrain(
         to: NodeState::Active,
         reason: "undrained by an administrator".to_owned(),
     };
-    carry_out(client, output, &picture, plan, command, consent).await
+    carry_out(client, output, &picture, plan, command, false, consent).await
 }
 
 /// `weir node replace`
@@ -171,7 +171,7 @@ pub async fn replace(
         forecast: None,
     };
     let command = Command::ReplaceNode { dead: old.uid, new: new.uid, force, at: None };
-    carry_out(client, output, &picture, plan, command, consent).await
+    carry_out(client, output, &picture, plan, command, force, consent).await
 }
 
 /// What one should think about, if it is possible at all.
@@ -209,10 +209,10 @@ fn judge_replacement(old: &NodeStatus, new: &NodeStatus, force: bool) -> Result<
     Ok(warnings)
 }
 
-/// When a node that should be dead was heard of, if that was lately.
+/// When a node that should be dead was heard of, if it lives.
 fn alive(node: &NodeStatus) -> Option<String> {
-    let is_there = node.state != NodeState::Lost && is_heard_of(node);
-    node.report.as_ref().filter(|_| is_there).map(|report| ago(report.ms_ago))
+    let report = node.report.as_ref().filter(|report| report.lives && node.state != NodeState::Lost);
+    report.map(|report| ago(report.ms_ago))
 }
 
 /// `weir node forget`
@@ -225,26 +225,20 @@ pub async fn forget(
 ) -> Result<(), AdminError> {
     let picture = client.picture().await?;
     let node = find_node(picture.nodes(), name)?;
-    let (plan, to) = judge_forgetting(node, force)?;
+    let plan = judge_forgetting(node, force)?;
+    if node.forgotten {
+        output.report(&Done::new(plan.change, Applied::Unchanged));
+        return Ok(());
+    }
     let reason = "forgotten by an administrator".to_owned();
-    let command = Command::SetNodeState { uid: node.uid, from: node.state, to, reason };
-    carry_out(client, output, &picture, plan, command, consent).await
+    let command = Command::ForgetNode { uid: node.uid, reason };
+    carry_out(client, output, &picture, plan, command, force, consent).await
 }
 
-/// What forgetting a node means, and the state that it leads to.
-fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<(ChangePlan, NodeState), AdminError> {
+/// What forgetting a node means. Whether the others can do without it, the leader judges.
+fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<ChangePlan, AdminError> {
     let name = &node.name;
-    let to = match node.state {
-        NodeState::Joining | NodeState::Drained => NodeState::Left,
-        NodeState::Active | NodeState::Draining => NodeState::Lost,
-        NodeState::Left | NodeState::Lost => {
-            let what = format!(
-                "{name} is gone already, and holds {} slots: weir node replace or weir ring rebalance takes them",
-                node.slots
-            );
-            return Err(AdminError::NotPossible(what));
-        }
-    };
+    let is_lost = !matches!(node.state, NodeState::Joining | NodeState::Drained);
     let mut warnings = Vec::new();
     if let Some(heard) = alive(node).filter(|_| node.state != NodeState::Drained) {
         if !force {
@@ -260,13 +254,13 @@ fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<(ChangePlan, NodeS
     let mut steps = vec!["its identity is gone for good: if it comes back, it stops".to_owned()];
     if node.slots > 0 {
         steps.push(format!(
-            "its {} slots have one replica less until a new node takes them (weir node replace) or the others do \
-             (weir ring rebalance)",
+            "its {} slots have one replica less until the leader has moved them to others, in waves, or a new node \
+             takes all of them (weir node replace)",
             node.slots
         ));
     }
-    let change = format!("{name} ({}) is {}", node.uid, if to == NodeState::Lost { "lost" } else { "gone" });
-    Ok((ChangePlan { change, steps, warnings, forecast: None }, to))
+    let change = format!("{name} ({}) is {}", node.uid, if is_lost { "given up" } else { "gone" });
+    Ok(ChangePlan { change, steps, warnings, forecast: None })
 }
 
 /// `weir node weight`
@@ -306,7 +300,7 @@ pub async fn weight(
         pool: None,
         zone: None,
     });
-    carry_out(client, output, &picture, plan, command, consent).await
+    carry_out(client, output, &picture, plan, command, false, consent).await
 }
 
 #[cfg(test)]
@@ -336,7 +330,7 @@ mod tests {
         check(node(1, "a"), new.clone(), false, Err("a was heard of 1.2s ago"));
         check(node(1, "a"), new.clone(), true, Ok(1));
         let mut silent = node(1, "a");
-        silent.report.as_mut().expect("it reported").ms_ago = 30_000;
+        silent.report.as_mut().expect("it reported").lives = false;
         check(silent, new.clone(), false, Ok(0));
         check(NodeStatus { state: NodeState::Lost, ..node(1, "a") }, new.clone(), false, Ok(0));
         let far = NodeStatus { zone: "far".to_owned(), ..new.clone() };
@@ -352,37 +346,42 @@ mod tests {
 
     #[test]
     fn who_may_be_forgotten() {
-        let check = |state, is_alive, force, expected: Result<NodeState, &str>| {
+        let check = |state, is_alive, force, expected: Result<&str, &str>| {
             let node = if is_alive { node(1, "a") } else { dead(1, "a") };
             let found = judge_forgetting(&NodeStatus { state, ..node }, force);
             match (found, expected) {
-                (Ok((plan, to)), Ok(expected)) => {
-                    assert_eq!(to, expected, "{plan}");
-                    assert!(state.may_become(to));
+                (Ok(plan), Ok(expected)) => {
+                    assert!(plan.change.ends_with(expected), "{plan}");
                     assert_eq!(plan.warnings.len(), usize::from(is_alive && force), "{plan}");
                 }
                 (Err(found), Err(expected)) => assert!(found.to_string().contains(expected), "{found}"),
                 (found, expected) => panic!("{found:?} is not {expected:?}"),
             }
         };
-        check(NodeState::Active, false, false, Ok(NodeState::Lost));
-        check(NodeState::Draining, false, false, Ok(NodeState::Lost));
-        check(NodeState::Joining, false, false, Ok(NodeState::Left));
-        check(NodeState::Drained, false, false, Ok(NodeState::Left));
-        check(NodeState::Drained, true, false, Ok(NodeState::Left));
+        check(NodeState::Active, false, false, Ok("is given up"));
+        check(NodeState::Draining, false, false, Ok("is given up"));
+        check(NodeState::Joining, false, false, Ok("is gone"));
+        check(NodeState::Drained, false, false, Ok("is gone"));
         check(NodeState::Active, true, false, Err("a was heard of 1.2s ago: drain it"));
-        check(NodeState::Active, true, true, Ok(NodeState::Lost));
-        check(NodeState::Lost, false, true, Err("a is gone already, and holds 4096 slots"));
+        check(NodeState::Joining, true, false, Err("a was heard of 1.2s ago: drain it"));
+        check(NodeState::Active, true, true, Ok("is given up"));
+        // Marked as lost before: what is left is that its slots may be moved.
+        check(NodeState::Lost, false, false, Ok("is given up"));
+        // Neither has anything that could be lost, whatever was heard.
+        for state in [NodeState::Drained, NodeState::Lost] {
+            let plan = judge_forgetting(&NodeStatus { state, ..node(1, "a") }, false);
+            assert_eq!(plan.expect("nothing is lost").warnings, [""; 0]);
+        }
     }
 
     #[test]
     fn plans_are_told_to_people() {
-        let (plan, _) = judge_forgetting(&dead(1, "a"), false).expect("it is dead");
+        let plan = judge_forgetting(&dead(1, "a"), false).expect("it is dead");
         let expected = "\
-a (00000000000000000000000000000001) is lost
+a (00000000000000000000000000000001) is given up
   1. its identity is gone for good: if it comes back, it stops
-  2. its 4096 slots have one replica less until a new node takes them (weir node replace) or the others do \
-(weir ring rebalance)";
+  2. its 4096 slots have one replica less until the leader has moved them to others, in waves, or a new node \
+takes all of them (weir node replace)";
         assert_eq!(plan.to_string(), expected);
         assert_eq!(Done::new("x".to_owned(), Applied::Done).to_string(), "done: x");
         assert_eq!(Done::new("x".to_owned(), Applied::Unchanged).to_string(), "it was so already: x");

@@ -213,11 +213,17 @@ impl Client {
         }
     }
 
-    /// Has a command applied in the cluster of `picture`, by whoever leads.
+    /// Has a command applied in the cluster of `picture`, by whoever leads; with `force` also though the
+    /// leader has objections.
     ///
     /// # Errors
     /// If it is refused, or if it is not known what came of it.
-    pub async fn propose(&self, picture: &Picture, command: &Command) -> Result<Applied, AdminError> {
+    pub async fn propose(
+        &self,
+        picture: &Picture,
+        command: &Command,
+        force: bool,
+    ) -> Result<Applied, AdminError> {
         let address = self.address.as_str();
         let mut client = self.connect(address).await?;
         let request = ProposeRequest {
@@ -226,8 +232,7 @@ impl Client {
             cluster_id: picture.asked.cluster.map(|cluster| cluster.0.to_vec()).unwrap_or_default(),
             command: serde_json::to_vec(command).expect("commands have only keys that are text or numbers"),
             forward: true,
-            // The leader has objections of its own, which force is for, too.
-            force: matches!(command, Command::ReplaceNode { force: true, .. }),
+            force,
             ..ProposeRequest::default()
         };
         let unknown = |what: String| AdminError::Unknown { address: address.to_owned(), what };

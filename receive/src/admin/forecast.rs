@@ -183,10 +183,12 @@ pub fn moves_max(state: &RingState, pace: Pace) -> usize {
     pace.max_moves_per_step.map_or_else(default, |max| max as usize).max(1)
 }
 
-/// The nodes of a pool that are lost and hold slots. As long as there is one, the leader moves nothing.
+/// The nodes of a pool that are lost, not given up, and hold slots. As long as there is one, the leader moves
+/// nothing.
 pub fn lost_holders<'a>(state: &'a RingState, pool: &PoolName) -> Vec<&'a Node> {
     let counts = state.mapping().pools.get(pool).map(|pool| pool.table.slots_of_nodes()).unwrap_or_default();
-    let is_it = |node: &&Node| node.state == NodeState::Lost && counts.contains_key(&node.number);
+    let is_it =
+        |node: &&Node| node.state == NodeState::Lost && !node.forgotten && counts.contains_key(&node.number);
     state.nodes().filter(is_it).collect()
 }
 
@@ -199,8 +201,8 @@ fn notes(state: &RingState, pool: &PoolName) -> Vec<String> {
     }
     for lost in lost_holders(state, pool) {
         notes.push(format!(
-            "{} is lost and holds slots: the leader moves nothing before it is replaced, or its slots are \
-             moved with weir ring rebalance",
+            "{} is lost and holds slots: the leader moves nothing before it is replaced or given up (weir node \
+             forget), or its slots are moved with weir ring rebalance",
             lost.name
         ));
     }

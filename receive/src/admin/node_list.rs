@@ -14,9 +14,6 @@ use super::{
     table::Table,
 };
 
-/// Whoever was heard of within so many milliseconds is alive: six times what lies between two reports.
-pub const HEARD_WITHIN_MS: u64 = 30_000;
-
 /// All nodes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeList {
@@ -69,11 +66,6 @@ pub fn state_text(state: NodeState) -> &'static str {
         NodeState::Left => "left",
         NodeState::Lost => "lost",
     }
-}
-
-/// True if the leader heard of the node lately.
-pub fn is_heard_of(node: &NodeStatus) -> bool {
-    node.report.as_ref().is_some_and(|report| report.ms_ago < HEARD_WITHIN_MS)
 }
 
 /// True if the node said that nothing should be moved.

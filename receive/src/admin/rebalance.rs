@@ -1,9 +1,10 @@
 //! `weir ring rebalance`: what the leader does not do by itself.
 //!
-//! The leader moves slots when nodes come, drain or change their weight. It leaves two things to people:
-//! the slots of a lost node, because a node that is down moves nothing, and replica groups, because they
-//! cost moves. Both are done here wave by wave, each a command from the epoch it was planned from. The
-//! waves keep the pause and wait while a node says that nothing should be moved, as the leader does.
+//! The leader moves slots when nodes come, drain, change their weight or are given up. It leaves two things
+//! to people: the slots of a node that is lost and not given up, because it may be replaced, and replica
+//! groups, because they cost moves. Both are done here wave by wave, each a command from the epoch it was
+//! planned from. The waves keep the pause and wait while a node says that nothing should be moved, as the
+//! leader does.
 //!
 //! The slots of lost nodes are planned anew before each wave, which gives what is left. That is not so
 //! with replica groups: half formed, they would be planned otherwise. So their table is planned once, and
@@ -28,7 +29,7 @@ use super::{
     error::AdminError,
     forecast::{Wish, lost_holders, moves_max},
     names::find_pool,
-    node_list::{HEARD_WITHIN_MS, holds_moves_back},
+    node_list::holds_moves_back,
 };
 
 /// Between two looks at what holds moves back.
@@ -124,7 +125,7 @@ fn work(state: &RingState, pool: &PoolName, regroup: bool) -> Result<Work, Admin
     }
     if let Some(lost) = lost.first() {
         let what = format!(
-            "{} is lost and holds slots: replace it, or rebalance without --regroup first",
+            "{} is lost and holds slots: replace it, give it up, or rebalance without --regroup first",
             lost.name
         );
         return Err(AdminError::NotPossible(what));
@@ -195,7 +196,7 @@ async fn run(
             reason: if args.regroup { "regrouped" } else { "rebalanced" }.to_owned(),
             plan_id: PlanId(rand::random()),
         });
-        match client.propose(&picture, &command).await {
+        match client.propose(&picture, &command, false).await {
             Ok(Applied::Ring { epoch, .. }) => {
                 done.epoch = epoch.0;
                 done.placements_moved += count;
@@ -233,7 +234,7 @@ fn held_back(picture: &Picture) -> Option<String> {
         return Some(format!("the leader is not reached ({what})"));
     }
     let holds_back = picture.nodes().iter().find(|node| {
-        let report = node.report.as_ref().filter(|report| report.ms_ago < HEARD_WITHIN_MS);
+        let report = node.report.as_ref().filter(|report| report.lives);
         report.is_some_and(holds_moves_back)
     });
     holds_back.map(|node| format!("{} is not ready, or near its limit of series", node.name))
@@ -340,6 +341,6 @@ mod tests {
         check(|picture| report(picture).ready = false, full);
         check(|picture| report(picture).head_series_max = 1111, full);
         check(|picture| report(picture).head_series_max = 1112, None);
-        check(|picture| (report(picture).ready, report(picture).ms_ago) = (false, 30_000), None);
+        check(|picture| (report(picture).ready, report(picture).lives) = (false, false), None);
     }
 }

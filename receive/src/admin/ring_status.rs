@@ -8,7 +8,7 @@ use weir_hashring::{cluster::ClusterStatus, ring::NodeState};
 use super::{
     client::{Client, Picture},
     error::AdminError,
-    node_list::{HEARD_WITHIN_MS, NodeRow, rows},
+    node_list::{NodeRow, rows},
     raft::{Voters, ask_voters, leader_name, voters_of},
     show::{ago, share},
     table::Table,
@@ -133,7 +133,10 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
     for node in picture.nodes() {
         let name = &node.name;
         if node.state == NodeState::Lost {
-            warnings.push(format!("{name} is lost and holds {} slots: replace it, or rebalance", node.slots));
+            if !node.forgotten {
+                let slots = node.slots;
+                warnings.push(format!("{name} is lost and holds {slots} slots: replace it, or give it up"));
+            }
             continue;
         }
         let namesake = picture.nodes().iter().find(|other| other.name == *name && other.uid < node.uid);
@@ -145,7 +148,7 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
         }
         match &node.report {
             None => warnings.push(format!("{name} has not been heard of since this leader leads")),
-            Some(report) if report.ms_ago >= HEARD_WITHIN_MS => {
+            Some(report) if !report.lives => {
                 warnings.push(format!("{name} was last heard of {}", ago(report.ms_ago)));
             }
             Some(report) => {
@@ -259,7 +262,10 @@ c     zone-c  default  active   4096  33.3%  yes    1.2s ago
         );
         check(|leader| leader.nodes[1].report = None, &["b has not been heard of since this leader leads"]);
         check(
-            |leader| leader.nodes[1].report.as_mut().expect("it reported").ms_ago = 30_000,
+            |leader| {
+                let report = leader.nodes[1].report.as_mut().expect("it reported");
+                (report.lives, report.ms_ago) = (false, 30_000);
+            },
             &["b was last heard of 30s ago"],
         );
         check(
@@ -273,8 +279,9 @@ c     zone-c  default  active   4096  33.3%  yes    1.2s ago
         check(|leader| leader.nodes[1].report.as_mut().expect("it reported").head_series_max = 1112, &[]);
         check(
             |leader| leader.nodes[1].state = NodeState::Lost,
-            &["b is lost and holds 4096 slots: replace it, or rebalance"],
+            &["b is lost and holds 4096 slots: replace it, or give it up"],
         );
+        check(|leader| (leader.nodes[1].state, leader.nodes[1].forgotten) = (NodeState::Lost, true), &[]);
         check(
             |leader| leader.nodes[1].name = "a".to_owned(),
             &["00000000000000000000000000000001 and 00000000000000000000000000000002 are both named a"],

@@ -22,6 +22,7 @@ pub fn node(uid: u128, name: &str) -> NodeStatus {
         pool: PoolName::DEFAULT.to_owned(),
         weight: 1,
         state: NodeState::Active,
+        forgotten: false,
         since: NodesVersion(1),
         waiting: None,
         addresses: addresses(name),
@@ -35,6 +36,7 @@ pub fn node(uid: u128, name: &str) -> NodeStatus {
             uploaded_through: None,
             drained: false,
             ms_ago: 1200,
+            lives: true,
             clock_offset_ms: None,
         }),
     }

@@ -264,23 +264,87 @@ async fn drained(nodes: &[TestNode]) {
     nodes[0].ring("it has left", |state| is_gone(state) == Some(NodeState::Left)).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_nodes_are_replaced_or_their_slots_moved() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut nodes = found(dir.path(), 3, |_| ()).await;
-    nodes.push(join(dir.path(), 3, "zone-3", &nodes[0]).await);
+/// Three founders and one that came later, with as many slots each.
+async fn four(dir: &std::path::Path) -> Vec<TestNode> {
+    let mut nodes = found(dir, 3, |_| ()).await;
+    nodes.push(join(dir, 3, "zone-3", &nodes[0]).await);
     let balanced =
         |state: &RingState| table(state).slots_of_nodes().into_values().collect::<Vec<_>>() == [3072; 4];
     nodes[0].ring("the slots are balanced", balanced).await;
+    nodes
+}
+
+/// Gives a stopped node up as soon as the leader lets it be, which is when it is silent.
+async fn forget(node: &TestNode, name: &str) -> Result<Value, AdminError> {
+    let arguments = format!("node forget {name} --yes --json");
+    soon(&arguments, async {
+        loop {
+            let mut console = Recorder::default();
+            match run_at(&node.config.addresses.cluster, &arguments, &mut console).await {
+                Ok(()) => return Ok(serde_json::from_str(&console.printed).unwrap()),
+                Err(error) if error.to_string().contains(" was heard of ") => {}
+                Err(error) => return Err(error),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_slots_of_a_node_that_is_given_up_go_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = four(dir.path()).await;
     until(&nodes[0], "node list", |list| field(&list["nodes"], "node-3", "ready") == true).await;
-    let alive = fails(&nodes[0], "node forget node-3 --yes").await.to_string();
+    let alive = fails(&nodes[1], "node forget node-3 --yes").await.to_string();
     assert!(alive.starts_with("node-3 was heard of ") && alive.contains("weir node drain"), "{alive}");
+    let before = nodes[0].node().ring_state();
+    assert_eq!(state_of(&before, "node-3"), Some(NodeState::Active));
     let uid = nodes[3].node().uid();
     nodes[3].stop().await;
-    json(&nodes[0], &format!("node forget {uid} --yes --force")).await;
-    let is_lost = |state: &RingState| state_of(state, "node-3") == Some(NodeState::Lost);
-    let lost = nodes[0].ring("it is lost", is_lost).await.state.clone();
-    let told = "node-3 is lost and holds 3072 slots: replace it, or rebalance";
+    assert_eq!(forget(&nodes[1], "node-3").await.unwrap()["changed"], true);
+    let after = nodes[0].ring("its slots are moved", |state| state.node(uid).is_none()).await;
+    assert_eq!(check_table(&after.state).into_values().collect::<Vec<_>>(), [4096; 3]);
+    assert_eq!(after.state.tombstone(uid).map(|tombstone| tombstone.state), Some(NodeState::Lost));
+    until(&nodes[0], "ring status", |status| status["warnings"] == serde_json::json!([])).await;
+
+    // Of three nodes for three copies none can be done without, as the leader knows, unless it is forced.
+    let uid = nodes[2].node().uid();
+    nodes[2].stop().await;
+    let refused = forget(&nodes[1], "node-2").await.unwrap_err().to_string();
+    let why = "node node-2 cannot be given up, but replaced: 2 nodes would be left in pool default";
+    assert!(refused.contains(why), "{refused}");
+    assert_eq!(state_of(&nodes[0].node().ring_state(), "node-2"), Some(NodeState::Active));
+    let forced = json(&nodes[1], "node forget node-2 --yes --force").await;
+    assert_eq!(forced["changed"], true);
+    let is_given_up = |state: &RingState| state.node(uid).is_some_and(|node| node.forgotten);
+    let kept = nodes[1].ring("it is given up", is_given_up).await;
+    assert_eq!(check_table(&kept.state).get("node-2"), Some(&4096), "nobody else can have its slots");
+    let is_known = |list: &Value| field(&list["nodes"], "node-2", "state") == "lost";
+    until(&nodes[1], "node list", is_known).await;
+    assert_eq!(json(&nodes[1], "node forget node-2 --yes").await["changed"], false);
+    nodes.push(join(dir.path(), 4, "zone-4", &nodes[0]).await);
+    let after = nodes[0].ring("its slots are moved", |state| state.node(uid).is_none()).await;
+    assert_eq!(check_table(&after.state).into_values().collect::<Vec<_>>(), [4096; 3]);
+    stop_all(&mut nodes).await;
+}
+
+/// Marks a node as lost that may still be replaced, as other programs may do.
+async fn lose(by: &TestNode, name: &str) -> RingState {
+    let state = by.node().ring_state();
+    let uid = state.nodes().find(|node| node.name == name).unwrap().uid;
+    let (from, to) = (NodeState::Active, NodeState::Lost);
+    let command = Command::SetNodeState { uid, from, to, reason: "test".to_owned() };
+    soon("it is lost", by.node().propose_forced(command)).await.unwrap();
+    by.ring("it is lost", |state| state_of(state, name) == Some(to)).await.state.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_nodes_are_replaced_or_their_slots_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = four(dir.path()).await;
+    nodes[3].stop().await;
+    let lost = lose(&nodes[0], "node-3").await;
+    let told = "node-3 is lost and holds 3072 slots: replace it, or give it up";
     until(&nodes[0], "ring status", |status| {
         status["warnings"].as_array().unwrap().iter().any(|warning| *warning == told)
     })
@@ -303,7 +367,7 @@ async fn lost_nodes_are_replaced_or_their_slots_moved() {
 
     // Or the others take the slots.
     nodes[4].stop().await;
-    json(&nodes[0], "node forget node-4 --yes --force").await;
+    lose(&nodes[0], "node-4").await;
     let rebalance = "ring rebalance --yes --step-interval=0 --max-moves-per-step=512";
     let dry = json(&nodes[2], &format!("{rebalance} --dry-run")).await;
     assert_eq!(dry["placements_moved"], 3072);
