@@ -297,15 +297,16 @@ impl Shared {
         let reports = self.reports();
         let facts = self.facts.lock().clone().filter(|_| self.is_leader());
         let waiting = |node: &Node| {
-            let facts = facts.as_ref()?;
+            let Some(facts) = facts.as_ref() else { return (None, false) };
             match node_step(state, node, facts, &self.config.timers, &self.config.policies) {
-                NodeStep::Wait(what) | NodeStep::Warn(what) => Some(what),
-                NodeStep::Stay | NodeStep::Propose(_) => None,
+                NodeStep::Wait(what) => (Some(what), false),
+                NodeStep::Warn(what) => (Some(what), true),
+                NodeStep::Stay | NodeStep::Propose(_) => (None, false),
             }
         };
-        let mut nodes: Vec<NodeStatus> = state
-            .nodes()
-            .map(|node| NodeStatus {
+        let shown = |node: &Node| {
+            let (waiting, needs_person) = waiting(node);
+            NodeStatus {
                 uid: node.uid,
                 number: node.number,
                 name: node.name.clone(),
@@ -318,10 +319,12 @@ impl Shared {
                 version: node.version.clone(),
                 slots: slots.get(&node.number).copied().unwrap_or_default(),
                 since: node.since,
-                waiting: waiting(node),
+                waiting,
+                needs_person,
                 report: reports(node.uid),
-            })
-            .collect();
+            }
+        };
+        let mut nodes: Vec<NodeStatus> = state.nodes().map(shown).collect();
         nodes.sort_by_key(|node| node.number);
         ClusterStatus {
             uid: self.uid,

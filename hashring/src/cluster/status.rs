@@ -136,6 +136,9 @@ pub struct NodeStatus {
     pub slots: u32,
     /// What it waits for, for people; only the leader knows.
     pub waiting: Option<String>,
+    /// A person should look at what it waits for.
+    #[serde(default)]
+    pub needs_person: bool,
     /// What it last said about itself; only the leader knows.
     pub report: Option<ReportStatus>,
 }

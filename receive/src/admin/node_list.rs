@@ -50,6 +50,8 @@ pub struct NodeRow {
     pub head_series_max: Option<u64>,
     /// Milliseconds since the leader last heard of it.
     pub heard_ms_ago: Option<u64>,
+    /// What it waits for, in the words of the leader.
+    pub waiting: Option<String>,
     /// Version of its program.
     pub version: String,
     /// Its address for the cluster.
@@ -96,6 +98,7 @@ pub fn rows(picture: &Picture) -> Vec<NodeRow> {
             head_series: report.map(|report| report.head_series),
             head_series_max: report.map(|report| report.head_series_max),
             heard_ms_ago: report.map(|report| report.ms_ago),
+            waiting: node.waiting.clone(),
             version: node.version.clone(),
             address: node.addresses.cluster.clone(),
         }
@@ -184,8 +187,8 @@ d     00000000000000000000000000000004  zone-d  big      active     4096  100.0%
         let expected = serde_json::json!({
             "name": "a", "uid": "00000000000000000000000000000001", "zone": "zone-a", "pool": "default",
             "weight": 1, "state": "active", "slots": 4096, "share": 1.0 / 3.0, "ready": true,
-            "head_series": 1000, "head_series_max": 0, "heard_ms_ago": 1200, "version": "1.0.0",
-            "address": "a:10903",
+            "head_series": 1000, "head_series_max": 0, "heard_ms_ago": 1200, "waiting": null,
+            "version": "1.0.0", "address": "a:10903",
         });
         assert_eq!(json["nodes"][0], expected);
         assert_eq!(json["warnings"], serde_json::json!([]));

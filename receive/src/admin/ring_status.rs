@@ -1,6 +1,10 @@
 //! `weir ring status`
+//!
+//! Whatever needs a person is a warning here, wherever it is known: what is wrong with pools, what nodes say of
+//! their own part in the cluster, what the leader waits for with a node, and what only shows when voters are
+//! compared.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 use weir_hashring::{cluster::ClusterStatus, ring::NodeState};
@@ -109,8 +113,31 @@ fn warnings(
             Err(error) => warnings.push(format!("voter {name} does not answer here: {error}")),
         }
     }
+    warnings.extend(problems_of_nodes(picture, answers));
+    for pool in &picture.best().pools {
+        warnings.extend(pool.problems.iter().map(|problem| format!("pool {}: {problem}", pool.name)));
+    }
     warnings.extend(node_warnings(picture));
     warnings
+}
+
+/// What the nodes that answered say of their own part in the cluster. What several say stands there once.
+fn problems_of_nodes(picture: &Picture, answers: &[Result<ClusterStatus, AdminError>]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    let answered = answers.iter().filter_map(|answer| answer.as_ref().ok());
+    for status in [&picture.asked, picture.best()].into_iter().chain(answered) {
+        if !seen.insert(status.uid) {
+            continue;
+        }
+        for problem in &status.problems {
+            match said.iter_mut().find(|(known, _)| known == problem) {
+                Some((_, names)) => names.push(&status.name),
+                None => said.push((problem, vec![&status.name])),
+            }
+        }
+    }
+    said.into_iter().map(|(problem, names)| format!("{}: {problem}", names.join(", "))).collect()
 }
 
 /// Two voters have different rings, which must never happen.
@@ -132,11 +159,8 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
     let mut warnings = Vec::new();
     for node in picture.nodes() {
         let name = &node.name;
+        // Of these the problems of their pool tell.
         if node.state == NodeState::Lost {
-            if !node.forgotten {
-                let slots = node.slots;
-                warnings.push(format!("{name} is lost and holds {slots} slots: replace it, or give it up"));
-            }
             continue;
         }
         let namesake = picture.nodes().iter().find(|other| other.name == *name && other.uid < node.uid);
@@ -144,6 +168,10 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
             warnings.push(format!("{} and {} are both named {name}", namesake.uid, node.uid));
         }
         if picture.leader.is_err() {
+            continue;
+        }
+        if let Some(waiting) = node.waiting.as_ref().filter(|_| node.needs_person) {
+            warnings.push(format!("{name}: {waiting}"));
             continue;
         }
         match &node.report {
@@ -200,13 +228,20 @@ impl fmt::Display for RingStatus {
             ]);
         }
         write!(out, "\n{table}")?;
+        let waiting = self.nodes.iter().filter_map(|node| Some((&node.name, node.waiting.as_ref()?)));
+        for (name, waiting) in waiting {
+            write!(out, "\nwaiting: {name}: {waiting}")?;
+        }
         self.warnings.iter().try_for_each(|warning| write!(out, "\nwarning: {warning}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_hashring::ids::{ClusterId, Digest, RingEpoch};
+    use weir_hashring::{
+        cluster::PoolStatus,
+        ids::{ClusterId, Digest, PoolName, RingEpoch, Uid},
+    };
 
     use super::{super::samples::leader_of_three, *};
 
@@ -277,15 +312,55 @@ c     zone-c  default  active   4096  33.3%  yes    1.2s ago
             &["b has 1000 of 1111 series; meanwhile nothing is moved"],
         );
         check(|leader| leader.nodes[1].report.as_mut().expect("it reported").head_series_max = 1112, &[]);
+        fn pool(leader: &mut ClusterStatus, problem: &str) {
+            let (name, problems) = (PoolName::from("default"), vec![problem.to_owned()]);
+            leader.pools.push(PoolStatus { name, nodes: 2, members: 2, replicas: None, problems });
+        }
+        check(|leader| pool(leader, "writes are refused"), &["pool default: writes are refused"]);
+        // The leader has told of the pool; nothing is said twice.
         check(
-            |leader| leader.nodes[1].state = NodeState::Lost,
-            &["b is lost and holds 4096 slots: replace it, or give it up"],
+            |leader| {
+                pool(leader, "node b is lost");
+                leader.nodes[1].state = NodeState::Lost;
+                (leader.nodes[1].waiting, leader.nodes[1].needs_person) = (Some("x".to_owned()), true);
+            },
+            &["pool default: node b is lost"],
         );
-        check(|leader| (leader.nodes[1].state, leader.nodes[1].forgotten) = (NodeState::Lost, true), &[]);
+        check(
+            |leader| {
+                leader.nodes[1].report = None;
+                (leader.nodes[1].waiting, leader.nodes[1].needs_person) =
+                    (Some("it is silent".to_owned()), true);
+            },
+            &["b: it is silent"],
+        );
+        check(|leader| leader.nodes[1].waiting = Some("readers".to_owned()), &[]);
+        check(|leader| leader.problems.push("too hot".to_owned()), &["a: too hot"]);
         check(
             |leader| leader.nodes[1].name = "a".to_owned(),
             &["00000000000000000000000000000001 and 00000000000000000000000000000002 are both named a"],
         );
+    }
+
+    #[test]
+    fn what_nodes_say_of_themselves_stands_there_once() {
+        let of = |uid, name: &str, problems: &[&str]| ClusterStatus {
+            uid: Uid(uid),
+            name: name.to_owned(),
+            problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+            ..leader_of_three()
+        };
+        let (a, b, c) = (of(1, "a", &["x"]), of(2, "b", &["y", "x"]), of(3, "c", &["x"]));
+        let picture = Picture { asked: b.clone(), leader: Ok(a.clone()) };
+        let lost = AdminError::NoCluster("d".to_owned());
+        let found = problems_of_nodes(&picture, &[Ok(a), Err(lost), Ok(b), Ok(c)]);
+        assert_eq!(found, ["b: y", "b, a, c: x"]);
+    }
+
+    #[test]
+    fn who_waits_is_told() {
+        let found = status(|leader| leader.nodes[1].waiting = Some("readers learn of it".to_owned()), |_| ());
+        assert!(found.to_string().ends_with("\nwaiting: b: readers learn of it"), "{found}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub fn node(uid: u128, name: &str) -> NodeStatus {
         forgotten: false,
         since: NodesVersion(1),
         waiting: None,
+        needs_person: false,
         addresses: addresses(name),
         version: "1.0.0".to_owned(),
         slots: 4096,

@@ -1,6 +1,6 @@
 //! The commands of administrators against nodes in this process, over loopback.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -16,7 +16,7 @@ use weir_hashring::{
     view::RingView,
 };
 
-use crate::cluster::{Place, TestNode, check_table, config, found, soon, state_of, table};
+use crate::cluster::{Place, TestNode, check_table, config, found, soon, start_founders, state_of, table};
 
 /// Somebody who answers all questions the same, if any.
 #[derive(Default)]
@@ -264,6 +264,59 @@ async fn drained(nodes: &[TestNode]) {
     nodes[0].ring("it has left", |state| is_gone(state) == Some(NodeState::Left)).await;
 }
 
+fn warns(status: &Value, text: &str) -> bool {
+    status["warnings"].as_array().unwrap().iter().any(|warning| *warning == text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_a_person_is_told_of_too_few_nodes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = start_founders(dir.path(), 2, |config| {
+        config.policies.expected_replicas = ReplicaCount::new(3);
+        config.timers.replace_grace = Duration::from_secs(1);
+    })
+    .await;
+    let are_active =
+        |state: &RingState| state.nodes().filter(|node| node.state == NodeState::Active).count() == 2;
+    for node in &nodes {
+        node.ring("both are active", are_active).await;
+    }
+    let refused =
+        "pool default: 2 nodes may own slots, 3 are needed: there is no table, and writes are refused";
+    until(&nodes[1], "ring status", |status| warns(status, refused)).await;
+    let shown = text(&nodes[0], "ring status").await;
+    assert!(shown.contains(&format!("\nwarning: {refused}")), "{shown}");
+
+    // What a node says of its own part.
+    nodes[1].stop().await;
+    nodes[1].config.policies.expected_replicas = ReplicaCount::new(2);
+    nodes[1].start_again().await;
+    let differs = |status: &Value| {
+        let warnings = status["warnings"].as_array().unwrap().iter();
+        warnings
+            .filter_map(Value::as_str)
+            .any(|warning| warning.starts_with("node-1: ") && warning.contains("the node expects 2 copies"))
+    };
+    for node in &nodes {
+        until(node, "ring status", differs).await;
+    }
+
+    // What the leader waits for: two founders that vote go on with a third.
+    nodes.push(join(dir.path(), 2, "zone-2", &nodes[0]).await);
+    nodes[0].ring("there is a table", |state| !table(state).is_empty()).await;
+    until(&nodes[0], "ring status", |status| !warns(status, refused)).await;
+    until(&nodes[0], "ring raft voters", |report| report["voters"].as_array().unwrap().len() == 3).await;
+    nodes[2].stop().await;
+    let silent = |text: Option<&str>| text.is_some_and(|text| text.contains("nothing was heard of it for"));
+    let status = until(&nodes[0], "ring status", |status| {
+        let warnings = status["warnings"].as_array().unwrap().iter().filter_map(Value::as_str);
+        warnings.into_iter().any(|warning| warning.starts_with("node-2: ") && silent(Some(warning)))
+    })
+    .await;
+    assert!(silent(field(&status["nodes"], "node-2", "waiting").as_str()), "{status}");
+    stop_all(&mut nodes).await;
+}
+
 /// Three founders and one that came later, with as many slots each.
 async fn four(dir: &std::path::Path) -> Vec<TestNode> {
     let mut nodes = found(dir, 3, |_| ()).await;
@@ -322,6 +375,8 @@ async fn the_slots_of_a_node_that_is_given_up_go_to_others() {
     let is_known = |list: &Value| field(&list["nodes"], "node-2", "state") == "lost";
     until(&nodes[1], "node list", is_known).await;
     assert_eq!(json(&nodes[1], "node forget node-2 --yes").await["changed"], false);
+    let stays = "pool default: 2 nodes may own slots, 3 are needed: no slot can be moved";
+    until(&nodes[1], "ring status", |status| warns(status, stays)).await;
     nodes.push(join(dir.path(), 4, "zone-4", &nodes[0]).await);
     let after = nodes[0].ring("its slots are moved", |state| state.node(uid).is_none()).await;
     assert_eq!(check_table(&after.state).into_values().collect::<Vec<_>>(), [4096; 3]);
@@ -344,11 +399,8 @@ async fn lost_nodes_are_replaced_or_their_slots_moved() {
     let mut nodes = four(dir.path()).await;
     nodes[3].stop().await;
     let lost = lose(&nodes[0], "node-3").await;
-    let told = "node-3 is lost and holds 3072 slots: replace it, or give it up";
-    until(&nodes[0], "ring status", |status| {
-        status["warnings"].as_array().unwrap().iter().any(|warning| *warning == told)
-    })
-    .await;
+    let told = "pool default: node node-3 is lost and holds 3072 slots: nothing is moved until it is replaced or given up";
+    until(&nodes[0], "ring status", |status| warns(status, told)).await;
 
     // The leader moves nothing, so the next node has no slots, and takes over all at once.
     nodes.push(join(dir.path(), 4, "zone-3", &nodes[0]).await);
