@@ -94,6 +94,21 @@ pub fn forecast_with(
     wish.forecast(state, pace)
 }
 
+/// A forecast to be shown with a change that is made all the same: if there is none, that is a warning.
+fn advisory(
+    forecast: Result<Forecast, AdminError>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Forecast>, AdminError> {
+    match forecast {
+        Ok(forecast) => Ok(Some(forecast)),
+        Err(AdminError::Plan(error)) => {
+            warnings.push(format!("no slot moves until that can be planned: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Shows a plan, asks, has the command applied and tells what came of it.
 async fn carry_out(
     client: &Client,
@@ -134,12 +149,10 @@ pub async fn undrain(
         }
     }
     let state = client.ring().await?;
-    let plan = ChangePlan {
-        change,
-        steps: vec!["it becomes active; the leader moves its share of slots to it in waves".to_owned()],
-        warnings: Vec::new(),
-        forecast: Some(forecast_with(&state, node, pace, Some(node.weight))?),
-    };
+    let mut warnings = Vec::new();
+    let forecast = advisory(forecast_with(&state, node, pace, Some(node.weight)), &mut warnings)?;
+    let steps = vec!["it becomes active; the leader moves its share of slots to it in waves".to_owned()];
+    let plan = ChangePlan { change, steps, warnings, forecast };
     let command = Command::SetNodeState {
         uid: node.uid,
         from: NodeState::Draining,
@@ -281,6 +294,11 @@ pub async fn weight(
     }
     let is_active = node.state == NodeState::Active;
     let state = client.ring().await?;
+    let mut warnings = Vec::new();
+    let forecast = match is_active {
+        true => advisory(forecast_with(&state, node, pace, Some(weight)), &mut warnings)?,
+        false => None,
+    };
     let plan = ChangePlan {
         change,
         steps: vec![if is_active {
@@ -288,8 +306,8 @@ pub async fn weight(
         } else {
             format!("it is {:?}, so nothing moves now", node.state)
         }],
-        warnings: Vec::new(),
-        forecast: if is_active { Some(forecast_with(&state, node, pace, Some(weight))?) } else { None },
+        warnings,
+        forecast,
     };
     let command = Command::UpdateNode(NodeUpdate {
         uid: node.uid,
@@ -305,7 +323,10 @@ pub async fn weight(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::node, *};
+    use super::{
+        super::samples::{degraded_ring, node, ring, set_state},
+        *,
+    };
 
     fn dead(uid: u128, name: &str) -> NodeStatus {
         NodeStatus { report: None, ..node(uid, name) }
@@ -372,6 +393,28 @@ mod tests {
             let plan = judge_forgetting(&NodeStatus { state, ..node(1, "a") }, false);
             assert_eq!(plan.expect("nothing is lost").warnings, [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_change_needs_no_forecast() {
+        let pace = Pace { step_interval: std::time::Duration::ZERO, max_moves_per_step: None };
+        let mut warnings = Vec::new();
+        let mut check = |state: &RingState, expected: &[&str]| {
+            let number = weir_hashring::ids::NodeNumber(1);
+            let node = NodeStatus { number, ..node(1, "n1") };
+            let forecast = advisory(forecast_with(state, &node, pace, Some(2)), &mut warnings);
+            assert_eq!(forecast.expect("it is advisory").is_none(), !expected.is_empty());
+            assert_eq!(warnings, expected);
+        };
+        check(&ring(3), &[]);
+        check(&degraded_ring(), &[]);
+        let mut too_few = ring(3);
+        set_state(&mut too_few, 3, NodeState::Active, NodeState::Draining);
+        let warning = "no slot moves until that can be planned: 2 nodes may own slots, 3 are needed";
+        check(&too_few, &[warning]);
+        let unknown =
+            forecast_with(&ring(3), &NodeStatus { pool: "x".to_owned(), ..node(1, "a") }, pace, None);
+        advisory(unknown, &mut warnings).expect_err("there is no such pool");
     }
 
     #[test]

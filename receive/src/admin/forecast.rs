@@ -100,7 +100,11 @@ impl Wish {
     /// # Errors
     /// If there is none.
     pub fn plan(&self, state: &RingState) -> Result<Plan, AdminError> {
-        let planned = state.plan(&self.pool, &self.members, self.goal, false);
+        // A table with fewer copies than the cluster was founded with says that its leader makes such tables.
+        let replicas = state.mapping().pools.get(&self.pool).and_then(|pool| pool.table.replicas());
+        let cluster = state.cluster();
+        let is_degraded = cluster.zip(replicas).is_some_and(|(cluster, own)| own < cluster.replicas);
+        let planned = state.plan(&self.pool, &self.members, self.goal, is_degraded);
         planned
             .ok_or_else(|| AdminError::NotPossible("the ring is not founded yet".to_owned()))?
             .map_err(AdminError::Plan)
@@ -273,7 +277,7 @@ impl fmt::Display for Forecast {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::samples::{add, ring, set_state, settle},
+        super::samples::{add, degraded_ring, ring, set_state, settle},
         *,
     };
 
@@ -347,6 +351,19 @@ mod tests {
         assert_eq!(error.to_string(), "this cannot be planned: 2 nodes may own slots, 3 are needed");
         let error = Wish::as_it_is(&ring(3), "x", Goal::Settle).expect_err("there is no such pool");
         assert_eq!(error.to_string(), "there is no pool \"x\"; there are: default");
+    }
+
+    #[test]
+    fn a_degraded_ring_is_planned_as_it_is() {
+        let mut state = degraded_ring();
+        assert_eq!(forecast(&state, |_| ()).expect("two will do").placements_moved, 0);
+        let found = forecast(&state, |wish| wish.members.truncate(1));
+        let error = found.expect_err("one will not").to_string();
+        assert_eq!(error, "this cannot be planned: 1 nodes may own slots, 2 are needed");
+        // There are three copies as soon as there can be.
+        add(&mut state, 3);
+        let found = forecast(&state, |_| ()).expect("three will do");
+        assert_eq!((found.placements, found.placements_moved, found.waves), (3072, 1024, 1));
     }
 
     #[test]
