@@ -10,10 +10,10 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::info;
 use weir_proto::weir_cluster::{
-    AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, NotLeader,
-    ProposeRequest, RaftCall, RaftReply, RingUpdate, StartRaftRequest, StartRaftResponse, StatusRequest,
-    StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome, cluster_server::Cluster,
-    raft_reply::Outcome as RaftOutcome, raft_server::Raft,
+    AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, LastRingRequest,
+    LastRingResponse, NotLeader, ProposeRequest, RaftCall, RaftReply, RingUpdate, StartRaftRequest,
+    StartRaftResponse, StatusRequest, StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome,
+    cluster_server::Cluster, raft_reply::Outcome as RaftOutcome, raft_server::Raft,
 };
 
 use super::{
@@ -141,6 +141,27 @@ impl Cluster for Services {
         let known = (request.generation, request.entries_applied);
         tokio::spawn(self.clone().send_updates(permit, known, updates));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn last_ring(
+        &self,
+        request: Request<LastRingRequest>,
+    ) -> Result<Response<LastRingResponse>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        let cluster = self.check_cluster(&request.cluster_id, None)?;
+        let record = self.0.publisher.record();
+        if record.state.cluster().is_none() {
+            return Err(Status::unavailable("this node knows no ring yet"));
+        }
+        Ok(Response::new(LastRingResponse {
+            version: VERSION,
+            cluster_id: cluster.0.to_vec(),
+            generation: record.generation,
+            entries_applied: record.entries_applied,
+            state: wire::encode(&record.state),
+            has_quorum: self.0.has_quorum(),
+        }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

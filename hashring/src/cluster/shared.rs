@@ -347,7 +347,7 @@ impl Shared {
     }
 
     /// Whether commands are taken, as far as this node can tell.
-    fn has_quorum(&self) -> bool {
+    pub fn has_quorum(&self) -> bool {
         if let Some(status) = self.raft.get().map(|raft| raft.status()).filter(|status| status.is_leader) {
             let patience = self.config.raft.election_timeout_max * 2;
             return status.quorum_acked_ago.is_some_and(|ago| ago <= patience);

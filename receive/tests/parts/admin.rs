@@ -10,7 +10,7 @@ use weir::{
 };
 use weir_hashring::{
     cluster::ClusterConfig,
-    ids::{PoolName, ReplicaCount, RingEpoch, SlotCount, TokenId},
+    ids::{Digest, PoolName, ReplicaCount, RingEpoch, SlotCount, TokenId},
     ring::{Command, NodeState, RingState},
     series_hash,
     view::RingView,
@@ -151,6 +151,51 @@ async fn any_node_shows_the_cluster() {
         }
     }
     stop_all(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_any_node_tells_the_last_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = four(dir.path()).await;
+    let ring = nodes[0].ring_name();
+    for node in &nodes {
+        node.publishes(ring).await;
+        for (arguments, field) in [("ring where up", "warnings"), ("ring plan", "notes")] {
+            until(node, arguments, |answer| answer[field] == serde_json::json!([])).await;
+        }
+    }
+    for number in [0, 1] {
+        nodes[number].stop().await;
+    }
+    // A voter, and a node that only watches, even when it is alone and was just started.
+    last_ring_is_told(&nodes[2], ring).await;
+    last_ring_is_told(&nodes[3], ring).await;
+    nodes[2].stop().await;
+    nodes[3].stop().await;
+    nodes[3].start_again().await;
+    last_ring_is_told(&nodes[3], ring).await;
+    nodes[3].stop().await;
+}
+
+async fn last_ring_is_told(node: &TestNode, (epoch, digest): (RingEpoch, Digest)) {
+    let is_doubted = |list: &Value| {
+        let told = list.as_array().unwrap().iter().filter_map(Value::as_str);
+        let known = format!("the last that {} knows", node.config.addresses.cluster);
+        told.filter(|text| text.contains(&known) && text.contains("has no contact to a leader")).count() == 1
+    };
+    let place = until(node, "ring where up", |found| is_doubted(&found["warnings"])).await;
+    assert_eq!((&place["epoch"], &place["digest"]), (&epoch.0.into(), &digest.to_string().into()));
+    assert_eq!(place["owners"].as_array().unwrap().len(), 3);
+    where_agrees_with_the_view(node).await;
+    assert!(text(node, "ring where up").await.contains("\nwarning: this is by the ring of epoch "));
+    let plan = until(node, "ring plan --remove=node-0", |plan| is_doubted(&plan["notes"])).await;
+    assert_eq!((&plan["epoch"], &plan["placements_moved_min"]), (&epoch.0.into(), &3072.into()));
+    assert_eq!(field(&plan["nodes"], "node-0", "slots_after"), 0);
+    let status = json(node, "ring status").await;
+    assert_eq!((&status["epoch"], &status["digest"]), (&epoch.0.into(), &digest.to_string().into()));
+    let warnings = status["warnings"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let lost: Vec<&str> = warnings.filter(|warning| warning.contains("nothing can be changed")).collect();
+    assert!(matches!(lost[..], [warning] if warning.contains(&node.config.name)), "{status}");
 }
 
 async fn where_agrees_with_the_view(node: &TestNode) {
