@@ -412,6 +412,7 @@ impl Shared {
                 drained: state.report.drained,
                 ms_ago: millis(ago),
                 lives: is_recent(ago, &timers),
+                holds_moves_back: state.report.holds_moves_back(),
                 clock_offset_ms: state.clock_offset.and_then(|offset| Some(median?.off(offset))),
             })
         }

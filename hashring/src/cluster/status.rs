@@ -163,6 +163,9 @@ pub struct ReportStatus {
     /// That is so short that it lives.
     #[serde(default)]
     pub lives: bool,
+    /// It is not ready, or near its limit of series: as long as it lives, nothing is moved.
+    #[serde(default)]
+    pub holds_moves_back: bool,
     /// How many milliseconds its clock is ahead of the middle of all, or behind it if negative.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
-use weir_hashring::{
-    cluster::{NodeStatus, Report, ReportStatus},
-    ring::NodeState,
-};
+use weir_hashring::{cluster::NodeStatus, ring::NodeState};
 
 use super::{
     client::Picture,
@@ -68,12 +65,6 @@ pub fn state_text(state: NodeState) -> &'static str {
         NodeState::Left => "left",
         NodeState::Lost => "lost",
     }
-}
-
-/// True if the node said that nothing should be moved.
-pub fn holds_moves_back(report: &ReportStatus) -> bool {
-    let ReportStatus { ready, head_series, head_series_max, .. } = *report;
-    Report { ready, head_series, head_series_max, ..Report::default() }.holds_moves_back()
 }
 
 /// The nodes of a picture.

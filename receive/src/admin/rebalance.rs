@@ -29,7 +29,6 @@ use super::{
     error::AdminError,
     forecast::{Wish, lost_holders, moves_max},
     names::find_pool,
-    node_list::holds_moves_back,
 };
 
 /// Between two looks at what holds moves back.
@@ -248,10 +247,10 @@ fn held_back(picture: &Picture) -> Option<String> {
     if let Err(what) = &picture.leader {
         return Some(format!("the leader is not reached ({what})"));
     }
-    let holds_back = picture.nodes().iter().find(|node| {
-        let report = node.report.as_ref().filter(|report| report.lives);
-        report.is_some_and(holds_moves_back)
-    });
+    let holds_back = picture
+        .nodes()
+        .iter()
+        .find(|node| node.report.as_ref().is_some_and(|report| report.lives && report.holds_moves_back));
     holds_back.map(|node| format!("{} is not ready, or near its limit of series", node.name))
 }
 
@@ -381,9 +380,7 @@ mod tests {
             leader.nodes[2].report.as_mut().expect("it reported")
         }
         let full = Some("c is not ready, or near its limit of series");
-        check(|picture| report(picture).ready = false, full);
-        check(|picture| report(picture).head_series_max = 1111, full);
-        check(|picture| report(picture).head_series_max = 1112, None);
-        check(|picture| (report(picture).ready, report(picture).lives) = (false, false), None);
+        check(|picture| report(picture).holds_moves_back = true, full);
+        check(|picture| (report(picture).holds_moves_back, report(picture).lives) = (true, false), None);
     }
 }

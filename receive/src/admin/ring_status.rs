@@ -179,19 +179,14 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
             Some(report) if !report.lives => {
                 warnings.push(format!("{name} was last heard of {}", ago(report.ms_ago)));
             }
-            Some(report) => {
-                if !report.ready {
-                    warnings.push(format!("{name} is not ready; meanwhile nothing is moved"));
-                }
-                if u128::from(report.head_series) * 10 > u128::from(report.head_series_max) * 9
-                    && report.head_series_max > 0
-                {
-                    warnings.push(format!(
-                        "{name} has {} of {} series; meanwhile nothing is moved",
-                        report.head_series, report.head_series_max
-                    ));
-                }
+            Some(report) if !report.ready => {
+                warnings.push(format!("{name} is not ready; meanwhile nothing is moved"));
             }
+            Some(report) if report.holds_moves_back => warnings.push(format!(
+                "{name} has {} of {} series; meanwhile nothing is moved",
+                report.head_series, report.head_series_max
+            )),
+            Some(_) => {}
         }
     }
     warnings
@@ -308,10 +303,12 @@ c     zone-c  default  active   4096  33.3%  yes    1.2s ago
             &["b is not ready; meanwhile nothing is moved"],
         );
         check(
-            |leader| leader.nodes[1].report.as_mut().expect("it reported").head_series_max = 1111,
+            |leader| {
+                let report = leader.nodes[1].report.as_mut().expect("it reported");
+                (report.holds_moves_back, report.head_series_max) = (true, 1111);
+            },
             &["b has 1000 of 1111 series; meanwhile nothing is moved"],
         );
-        check(|leader| leader.nodes[1].report.as_mut().expect("it reported").head_series_max = 1112, &[]);
         fn pool(leader: &mut ClusterStatus, problem: &str) {
             let (name, problems) = (PoolName::from("default"), vec![problem.to_owned()]);
             leader.pools.push(PoolStatus { name, nodes: 2, members: 2, replicas: None, problems });

@@ -39,6 +39,7 @@ pub fn node(uid: u128, name: &str) -> NodeStatus {
             drained: false,
             ms_ago: 1200,
             lives: true,
+            holds_moves_back: false,
             clock_offset_ms: None,
         }),
     }
