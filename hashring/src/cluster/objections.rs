@@ -68,6 +68,13 @@ fn must_not_be_lost(state: &RingState, node: &Node, facts: &Facts, timers: &Clus
             node.name
         ));
     }
+    let is_unheard = !facts.heard.contains_key(&node.uid) && !node.state.is_final();
+    if is_unheard && is_recent(facts.leads_for, timers) {
+        return Some(format!(
+            "it is not known yet whether node {} lives: this leader leads for only {:.0?}; try again later, or force it",
+            node.name, facts.leads_for
+        ));
+    }
     if let Some(other) = state.take_over_near(node.uid) {
         return Some(format!(
             "node {} shares slots with {}, which took over from a node whose data is not uploaded yet: what only this one has would be lost",
@@ -109,6 +116,22 @@ mod tests {
     use super::*;
     use crate::ids::UnixMillis;
     use crate::ring::tests::{cluster_of, registration, set_state};
+
+    #[test]
+    fn a_new_leader_does_not_know_who_lives() {
+        let config = crate::cluster::config::tests::config();
+        let mut state = cluster_of(4);
+        let forget = Command::ForgetNode { uid: Uid(1), reason: String::new() };
+        let found = |state: &RingState, leads_for| {
+            let facts = Facts { leads_for: Duration::from_secs(leads_for), ..Facts::default() };
+            objection(state, &forget, &facts, &config)
+        };
+        let unknown = "it is not known yet whether node node-1 lives: this leader leads for only 15s; try again later, or force it";
+        assert_eq!(found(&state, 15).as_deref(), Some(unknown));
+        assert_eq!(found(&state, 16), None);
+        state.apply(&set_state(1, NodeState::Active, NodeState::Lost)).expect("it is Active");
+        assert_eq!(found(&state, 0), None, "it was lost before");
+    }
 
     #[test]
     fn what_speaks_against_commands() {

@@ -381,6 +381,7 @@ async fn forget(node: &TestNode, name: &str) -> Result<Value, AdminError> {
             match run_at(&node.config.addresses.cluster, &arguments, &mut console).await {
                 Ok(()) => return Ok(serde_json::from_str(&console.printed).unwrap()),
                 Err(error) if error.to_string().contains(" was heard of ") => {}
+                Err(error) if error.to_string().contains("it is not known yet whether") => {}
                 Err(error) => return Err(error),
             }
         }
