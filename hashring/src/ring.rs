@@ -31,7 +31,7 @@ mod delta;
 mod encoding;
 mod mapping;
 mod node;
-mod preview;
+mod pool_problems;
 mod rejected;
 mod state;
 mod tenants;
@@ -42,7 +42,6 @@ pub use command::{
 pub use delta::{DeltaFault, MappingChange, RingDelta};
 pub use mapping::{Mapping, Pool, TenantMapping};
 pub use node::{Node, NodeState, TakeOver, Tombstone};
-pub use preview::{NodePreview, PlanPreview};
 pub use rejected::{Field, Rejected, TokenFault};
 pub use state::{Cluster, ConfigValue, HashFunction, JoinToken, RingState};
 pub use tenants::TenantMatcher;

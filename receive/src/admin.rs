@@ -2,7 +2,7 @@
 //!
 //! Everything goes through the address for the cluster of any node, by the messages that nodes use
 //! among themselves. What a change would move is planned here, with the planner of the leader and the ring
-//! as a voter tells it; nothing is changed by looking. A change is one command of the ring, which
+//! as it tells it; nothing is changed by looking, and looking needs no leader. A change is one command of the ring, which
 //! whoever leads has applied; `rebalance` alone is a series of them, each made from the epoch
 //! that it was planned from, so that it can be broken off and begun again at any time.
 //!
@@ -58,7 +58,10 @@ async fn ring(client: &Client, output: &mut Output<'_>, command: RingCommand) ->
         RingCommand::Status => output.report(&ring_status::ring_status(client).await?),
         RingCommand::Plan(args) => output.report(&plan::plan(client, &args).await?),
         RingCommand::Where { tenant, series } => {
-            output.report(&whereabouts::whereabouts(&client.ring().await?, &tenant, &series)?);
+            let ring = client.known_ring().await?;
+            let mut found = whereabouts::whereabouts(&ring.state, &tenant, &series)?;
+            found.warnings.extend(ring.doubt);
+            output.report(&found);
         }
         RingCommand::Rebalance(args) => rebalance::rebalance(client, output, &args).await?,
         RingCommand::Raft(command) => raft(client, output, command).await?,

@@ -39,6 +39,18 @@ pub enum AdminQuestion {
     Backup,
 }
 
+impl AdminQuestion {
+    /// What it would change, in words; none if it only wants to know something.
+    pub(super) fn change(&self) -> Option<String> {
+        match self {
+            Self::Members | Self::Backup => None,
+            Self::Promote { uid } => Some(format!("node {uid} becomes a voter")),
+            Self::Demote { uid } => Some(format!("node {uid} becomes no voter")),
+            Self::Snapshot => Some("take a snapshot".to_owned()),
+        }
+    }
+}
+
 /// What the leader answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AdminAnswer {

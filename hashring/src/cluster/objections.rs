@@ -16,9 +16,14 @@ use crate::{
 /// A node is heard of again within so many heartbeats, or what it said last counts no more.
 pub const HEARTBEATS_COUNTED: u32 = 3;
 
+/// True if a node lives that was heard of so long ago.
+pub fn is_recent(ago: Duration, timers: &ClusterTimers) -> bool {
+    ago <= timers.heartbeat * HEARTBEATS_COUNTED
+}
+
 /// How long ago a node was heard of, if that is so short that it lives.
 pub fn lives(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<Duration> {
-    facts.heard.get(&uid).copied().filter(|ago| *ago <= timers.heartbeat * HEARTBEATS_COUNTED)
+    facts.heard.get(&uid).copied().filter(|ago| is_recent(*ago, timers))
 }
 
 /// What speaks against a command, in words.
@@ -43,25 +48,41 @@ pub fn objection(
             let why = cannot_do_without(state, node)?;
             Some(format!("node {} cannot be drained: {why}", node.name))
         }
-        Command::ForgetNode { uid, .. } => {
-            let node = state.node(*uid)?;
-            if let Some(ago) = lives(facts, *uid, &config.timers) {
-                return Some(format!(
-                    "node {} was heard of {ago:.0?} ago: drain it, or stop it before it is given up",
-                    node.name
-                ));
-            }
-            if let Some(other) = state.take_over_near(*uid) {
-                return Some(format!(
-                    "node {} shares slots with {}, which took over from a node whose data is not uploaded yet: what only this one has would be lost",
-                    node.name, other.name
-                ));
-            }
-            let why = cannot_do_without(state, node)?;
-            Some(format!("node {} cannot be given up, but replaced: {why}", node.name))
+        Command::ForgetNode { uid, .. } | Command::SetNodeState { uid, to: NodeState::Lost, .. } => {
+            must_not_be_lost(state, state.node(*uid)?, facts, &config.timers)
         }
         _ => None,
     }
+}
+
+/// Why a node is not given up; none if it may be.
+fn must_not_be_lost(state: &RingState, node: &Node, facts: &Facts, timers: &ClusterTimers) -> Option<String> {
+    // All that a drained node had is elsewhere, and nobody is given up twice.
+    if node.state == NodeState::Drained || node.forgotten {
+        return None;
+    }
+    // What was heard of a node before it was lost does not count.
+    if let Some(ago) = lives(facts, node.uid, timers).filter(|_| !node.state.is_final()) {
+        return Some(format!(
+            "node {} was heard of {ago:.0?} ago: drain it, or stop it before it is given up",
+            node.name
+        ));
+    }
+    let is_unheard = !facts.heard.contains_key(&node.uid) && !node.state.is_final();
+    if is_unheard && is_recent(facts.leads_for, timers) {
+        return Some(format!(
+            "it is not known yet whether node {} lives: this leader leads for only {:.0?}; try again later, or force it",
+            node.name, facts.leads_for
+        ));
+    }
+    if let Some(other) = state.take_over_near(node.uid) {
+        return Some(format!(
+            "node {} shares slots with {}, which took over from a node whose data is not uploaded yet: what only this one has would be lost",
+            node.name, other.name
+        ));
+    }
+    let why = cannot_do_without(state, node)?;
+    Some(format!("node {} cannot be given up, but replaced: {why}", node.name))
 }
 
 /// Why the others cannot own the slots of a node too; none if they can, or it has none.
@@ -97,6 +118,22 @@ mod tests {
     use crate::ring::tests::{cluster_of, registration, set_state};
 
     #[test]
+    fn a_new_leader_does_not_know_who_lives() {
+        let config = crate::cluster::config::tests::config();
+        let mut state = cluster_of(4);
+        let forget = Command::ForgetNode { uid: Uid(1), reason: String::new() };
+        let found = |state: &RingState, leads_for| {
+            let facts = Facts { leads_for: Duration::from_secs(leads_for), ..Facts::default() };
+            objection(state, &forget, &facts, &config)
+        };
+        let unknown = "it is not known yet whether node node-1 lives: this leader leads for only 15s; try again later, or force it";
+        assert_eq!(found(&state, 15).as_deref(), Some(unknown));
+        assert_eq!(found(&state, 16), None);
+        state.apply(&set_state(1, NodeState::Active, NodeState::Lost)).expect("it is Active");
+        assert_eq!(found(&state, 0), None, "it was lost before");
+    }
+
+    #[test]
     fn what_speaks_against_commands() {
         let config = crate::cluster::config::tests::config();
         let drain = |uid| set_state(uid, NodeState::Active, NodeState::Draining);
@@ -116,6 +153,15 @@ mod tests {
         );
         check(&three, &forget(2), 15, "was heard of 15s ago: drain it");
         check(&three, &forget(2), 16, "cannot be given up, but replaced: 2 nodes would be left");
+        // Whichever way it is lost.
+        let lose = set_state(2, NodeState::Active, NodeState::Lost);
+        check(&three, &lose, 15, "was heard of 15s ago: drain it");
+        check(&three, &lose, 16, "cannot be given up, but replaced: 2 nodes would be left");
+        let mut lost = three.clone();
+        lost.apply(&lose).expect("it is Active");
+        check(&lost, &forget(2), 15, "cannot be given up, but replaced: 2 nodes would be left");
+        lost.apply(&forget(2)).expect("it is lost");
+        check(&lost, &forget(2), 15, "");
         // Zones a, b, c, a: without node 2 there is no zone b.
         let four = cluster_of(4);
         check(&four, &drain(2), 0, "2 of 3 copies of a series would be in one zone");
@@ -131,6 +177,14 @@ mod tests {
         let mut idle = three.clone();
         idle.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
         check(&idle, &forget(4), 16, "");
+        check(&idle, &forget(4), 15, "was heard of 15s ago: drain it");
+        // Nothing is lost with a node that is drained, though it still runs.
+        let mut drained = cluster_of(4);
+        drained.apply(&drain(1)).expect("it is Active");
+        check(&drained, &forget(1), 15, "was heard of 15s ago: drain it");
+        crate::ring::tests::settle(&mut drained, 100_000);
+        drained.apply(&set_state(1, NodeState::Draining, NodeState::Drained)).expect("it has no slots");
+        check(&drained, &forget(1), 0, "");
         let replace = |force| Command::ReplaceNode { dead: Uid(1), new: Uid(4), force, at: None };
         check(&idle, &replace(false), 15, "was heard of 15s ago: stop it before");
         check(&idle, &replace(false), 16, "");

@@ -1,7 +1,13 @@
 //! What a node answers on its address for the cluster.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    fmt::{Debug, Display},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+};
 
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::Instant,
@@ -10,14 +16,14 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::info;
 use weir_proto::weir_cluster::{
-    AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, NotLeader,
-    ProposeRequest, RaftCall, RaftReply, RingUpdate, StartRaftRequest, StartRaftResponse, StatusRequest,
-    StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome, cluster_server::Cluster,
-    raft_reply::Outcome as RaftOutcome, raft_server::Raft,
+    AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, LastRingRequest,
+    LastRingResponse, NotLeader, ProposeRequest, RaftCall, RaftReply, RingUpdate, StartRaftRequest,
+    StartRaftResponse, StatusRequest, StatusResponse, WatchRequest, answer::Outcome as AnswerOutcome,
+    cluster_server::Cluster, raft_reply::Outcome as RaftOutcome, raft_server::Raft,
 };
 
 use super::{
-    admin::AdminQuestion,
+    admin::{AdminAnswer, AdminQuestion, AdminRefused},
     leader::summary,
     leader_client::{ProposeFailed, Question},
     machine::Outcome,
@@ -30,7 +36,7 @@ use super::{
 use crate::{
     ids::{ClusterId, UnixMillis},
     raft::{Identity, ProposeError, RaftId, RaftRequest, Refusal, RequestKind},
-    ring::{Applied, Command},
+    ring::{Applied, Command, Rejected},
 };
 
 /// The longest texts of a heartbeat that are kept, in bytes.
@@ -109,17 +115,23 @@ impl Cluster for Services {
         let question = Question::Propose { command, force: request.force };
         let answer = self.answer(own, question, request.forward).await;
         if let Some(command) = audited {
-            audit(from, &command, &answer);
+            audit::<Applied, Rejected>(from, &command, &answer);
         }
         answer
     }
 
     async fn administer(&self, request: Request<AdministerRequest>) -> Result<Response<Answer>, Status> {
+        let from = request.remote_addr();
         let request = request.into_inner();
         wire::check_version(request.version)?;
         let own = self.check_cluster(&request.cluster_id, request.generation)?;
         let question: AdminQuestion = wire::decode(&request.question)?;
-        self.answer(own, Question::Administer(question), request.forward).await
+        let audited = question.change().filter(|_| request.forward);
+        let answer = self.answer(own, Question::Administer(question), request.forward).await;
+        if let Some(change) = audited {
+            audit::<AdminAnswer, AdminRefused>(from, &change, &answer);
+        }
+        answer
     }
 
     type WatchRingStream = Updates;
@@ -141,6 +153,27 @@ impl Cluster for Services {
         let known = (request.generation, request.entries_applied);
         tokio::spawn(self.clone().send_updates(permit, known, updates));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn last_ring(
+        &self,
+        request: Request<LastRingRequest>,
+    ) -> Result<Response<LastRingResponse>, Status> {
+        let request = request.into_inner();
+        wire::check_version(request.version)?;
+        let cluster = self.check_cluster(&request.cluster_id, None)?;
+        let record = self.0.publisher.record();
+        if record.state.cluster().is_none() {
+            return Err(Status::unavailable("this node knows no ring yet"));
+        }
+        Ok(Response::new(LastRingResponse {
+            version: VERSION,
+            cluster_id: cluster.0.to_vec(),
+            generation: record.generation,
+            entries_applied: record.entries_applied,
+            state: wire::encode(&record.state),
+            has_quorum: self.0.has_quorum(),
+        }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
@@ -343,13 +376,18 @@ fn cloned(error: &Cloned) -> Status {
     Status::new(wire::CLONED, error.to_string())
 }
 
-/// Each change by an administrator leaves one line on the node that took it, whatever came of it.
-fn audit(from: Option<SocketAddr>, command: &str, answer: &Result<Response<Answer>, Status>) {
+/// Each change by an administrator leaves one line on the node that took it, whatever came of it: the answer
+/// of the leader is a result of these.
+fn audit<T: DeserializeOwned + Debug, E: DeserializeOwned + Display>(
+    from: Option<SocketAddr>,
+    command: &str,
+    answer: &Result<Response<Answer>, Status>,
+) {
     let from = from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
     let outcome = match answer.as_ref().map(|answer| &answer.get_ref().outcome) {
-        Ok(Some(AnswerOutcome::Answer(answer))) => match wire::decode::<Outcome>(answer) {
-            Ok(Ok(applied)) => format!("{applied:?}"),
-            Ok(Err(rejected)) => format!("refused: {rejected}"),
+        Ok(Some(AnswerOutcome::Answer(answer))) => match wire::decode::<Result<T, E>>(answer) {
+            Ok(Ok(done)) => format!("{done:?}"),
+            Ok(Err(refused)) => format!("refused: {refused}"),
             Err(error) => error.to_string(),
         },
         Ok(_) => "not answered".to_owned(),

@@ -19,7 +19,7 @@ use super::{
     machine::{Outcome, RingMachine},
     node::ClusterFailure,
     node_steps::{Facts, NodeStep, node_step},
-    objections::{HEARTBEATS_COUNTED, objection},
+    objections::{HEARTBEATS_COUNTED, is_recent, objection},
     overview,
     publisher::Publisher,
     raft_part::RaftPart,
@@ -297,15 +297,16 @@ impl Shared {
         let reports = self.reports();
         let facts = self.facts.lock().clone().filter(|_| self.is_leader());
         let waiting = |node: &Node| {
-            let facts = facts.as_ref()?;
+            let Some(facts) = facts.as_ref() else { return (None, false) };
             match node_step(state, node, facts, &self.config.timers, &self.config.policies) {
-                NodeStep::Wait(what) | NodeStep::Warn(what) => Some(what),
-                NodeStep::Stay | NodeStep::Propose(_) => None,
+                NodeStep::Wait(what) => (Some(what), false),
+                NodeStep::Warn(what) => (Some(what), true),
+                NodeStep::Stay | NodeStep::Propose(_) => (None, false),
             }
         };
-        let mut nodes: Vec<NodeStatus> = state
-            .nodes()
-            .map(|node| NodeStatus {
+        let shown = |node: &Node| {
+            let (waiting, needs_person) = waiting(node);
+            NodeStatus {
                 uid: node.uid,
                 number: node.number,
                 name: node.name.clone(),
@@ -313,14 +314,17 @@ impl Shared {
                 pool: node.pool.to_string(),
                 weight: node.weight.get(),
                 state: node.state,
+                forgotten: node.forgotten,
                 addresses: node.addresses.clone(),
                 version: node.version.clone(),
                 slots: slots.get(&node.number).copied().unwrap_or_default(),
                 since: node.since,
-                waiting: waiting(node),
+                waiting,
+                needs_person,
                 report: reports(node.uid),
-            })
-            .collect();
+            }
+        };
+        let mut nodes: Vec<NodeStatus> = state.nodes().map(shown).collect();
         nodes.sort_by_key(|node| node.number);
         ClusterStatus {
             uid: self.uid,
@@ -343,7 +347,7 @@ impl Shared {
     }
 
     /// Whether commands are taken, as far as this node can tell.
-    fn has_quorum(&self) -> bool {
+    pub fn has_quorum(&self) -> bool {
         if let Some(status) = self.raft.get().map(|raft| raft.status()).filter(|status| status.is_leader) {
             let patience = self.config.raft.election_timeout_max * 2;
             return status.quorum_acked_ago.is_some_and(|ago| ago <= patience);
@@ -393,10 +397,12 @@ impl Shared {
 
     fn reports(&self) -> impl Fn(Uid) -> Option<ReportStatus> {
         let is_leader = self.is_leader();
+        let timers = self.config.timers.clone();
         let median = self.clock_median();
         move |uid| {
             let soft = self.soft.lock();
             let state = soft.get(uid).filter(|_| is_leader)?;
+            let ago = state.at.elapsed();
             Some(ReportStatus {
                 boot: state.process.boot,
                 ready: state.report.ready,
@@ -404,7 +410,9 @@ impl Shared {
                 head_series_max: state.report.head_series_max,
                 uploaded_through: state.report.uploaded_through,
                 drained: state.report.drained,
-                ms_ago: millis(state.at.elapsed()),
+                ms_ago: millis(ago),
+                lives: is_recent(ago, &timers),
+                holds_moves_back: state.report.holds_moves_back(),
                 clock_offset_ms: state.clock_offset.and_then(|offset| Some(median?.off(offset))),
             })
         }

@@ -129,10 +129,16 @@ pub struct NodeStatus {
     pub addresses: Addresses,
     /// Version of its program.
     pub version: String,
+    /// It is lost, and its slots are moved to others.
+    #[serde(default)]
+    pub forgotten: bool,
     /// In how many rows of tables it is; of one that drains or was given up, how many are left to move.
     pub slots: u32,
     /// What it waits for, for people; only the leader knows.
     pub waiting: Option<String>,
+    /// A person should look at what it waits for.
+    #[serde(default)]
+    pub needs_person: bool,
     /// What it last said about itself; only the leader knows.
     pub report: Option<ReportStatus>,
 }
@@ -154,6 +160,12 @@ pub struct ReportStatus {
     pub drained: bool,
     /// Milliseconds since it said so.
     pub ms_ago: u64,
+    /// That is so short that it lives.
+    #[serde(default)]
+    pub lives: bool,
+    /// It is not ready, or near its limit of series: as long as it lives, nothing is moved.
+    #[serde(default)]
+    pub holds_moves_back: bool,
     /// How many milliseconds its clock is ahead of the middle of all, or behind it if negative.
     #[serde(default)]
     pub clock_offset_ms: Option<i64>,

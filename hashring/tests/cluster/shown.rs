@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use weir_hashring::{
-    cluster::{ClusterStatus, new_join_token},
-    ids::{ReplicaCount, UnixMillis},
+    cluster::{ClusterStatus, Report, ReportStatus, new_join_token},
+    ids::{ReplicaCount, Uid, UnixMillis},
     ring::{NodeState, RingState},
 };
 
-use crate::harness::{TestNode, shown, soon, start_founders, table};
+use crate::harness::{TestNode, found, shown, soon, start_founders, table};
 
 /// Waits until a node shows what is wanted.
 async fn shows(what: &str, node: &TestNode, is_wanted: impl Fn(&ClusterStatus) -> bool) -> ClusterStatus {
@@ -67,4 +67,34 @@ async fn too_few_nodes_write_nothing_unless_they_may() {
     assert!(says(&alone.problems, "the last ring stays in use"), "{alone:#?}");
     assert!(nodes[1].view().tenant("t").is_some(), "what is known is used for ever");
     nodes[1].stop().await;
+}
+
+/// Whoever is shown a node need not know by which rules the leader takes it for alive, or moves nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_says_who_lives_and_who_holds_moves_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = found(dir.path(), 3, |_| ()).await;
+    let uid = nodes[2].node().uid();
+    for (ready, head_series, holds_back) in [(true, 90, false), (true, 91, true), (false, 1, true)] {
+        let report = Report { ready, head_series, head_series_max: 100, ..Report::default() };
+        nodes[2].node().report(report);
+        let is_it = |shown: &ReportStatus| (shown.ready, shown.head_series) == (ready, head_series);
+        let shown = reported(&nodes, uid, is_it).await;
+        assert_eq!((shown.lives, shown.holds_moves_back), (true, holds_back), "{shown:?}");
+    }
+    nodes[2].stop().await;
+    let shown = reported(&nodes[..2], uid, |report| !report.lives).await;
+    assert!(shown.ms_ago > 600, "three heartbeats of 200 ms: {shown:?}");
+    for node in &mut nodes {
+        node.stop().await;
+    }
+}
+
+/// What the leader says of a node, once it is as wanted.
+async fn reported(nodes: &[TestNode], uid: Uid, is_wanted: impl Fn(&ReportStatus) -> bool) -> ReportStatus {
+    let look = || {
+        let of_node = nodes.iter().flat_map(|node| node.node().status().nodes).filter(|node| node.uid == uid);
+        of_node.filter_map(|node| node.report).find(&is_wanted)
+    };
+    shown("the report of a node", look).await
 }

@@ -120,7 +120,7 @@ async fn an_empty_disk_with_an_old_name_is_another_node() {
     assert!(one.node().ring_state().node(wiped.node().uid()).is_none());
     assert!(one.node().ring_state().node(old).is_some());
 
-    // Once the old one is gone, the name is free.
+    // Once the old one is gone, the name is free. It was heard of a moment ago, so it takes force.
     second.stop().await;
     let gone = weir_hashring::ring::Command::SetNodeState {
         uid: old,
@@ -128,7 +128,7 @@ async fn an_empty_disk_with_an_old_name_is_another_node() {
         to: NodeState::Lost,
         reason: "its disk is empty".to_owned(),
     };
-    soon("the old one is lost", one.node().propose(gone)).await.unwrap();
+    soon("the old one is lost", one.node().propose_forced(gone)).await.unwrap();
     let is_known = |state: &RingState| state.node(wiped.node().uid()).is_some();
     one.ring("the new one is known", is_known).await;
     // And the old one can never come back.

@@ -259,6 +259,32 @@ pub struct RingUpdate {
     #[prost(bytes = "vec", tag = "4")]
     pub state: ::prost::alloc::vec::Vec<u8>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastRingRequest {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Empty for whatever cluster the node is in.
+    #[prost(bytes = "vec", tag = "2")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastRingResponse {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub cluster_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub generation: u64,
+    /// How many entries of the log are in the state.
+    #[prost(uint64, tag = "4")]
+    pub entries_applied: u64,
+    /// The whole state, encoded.
+    #[prost(bytes = "vec", tag = "5")]
+    pub state: ::prost::alloc::vec::Vec<u8>,
+    /// The node leads with a quorum, or was heard by a leader a short while ago.
+    #[prost(bool, tag = "6")]
+    pub has_quorum: bool,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {
     #[prost(uint32, tag = "1")]
@@ -750,7 +776,7 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("weir.cluster.Cluster", "Propose"));
             self.inner.unary(req, path, codec).await
         }
-        /// The ring, and again whenever it has changed.
+        /// The ring, and again whenever it has changed. Told by voters that hear of a leader.
         pub async fn watch_ring(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -774,6 +800,31 @@ pub mod cluster_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("weir.cluster.Cluster", "WatchRing"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// The last ring that the node knows, as long as it is in a cluster.
+        pub async fn last_ring(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LastRingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LastRingResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weir.cluster.Cluster/LastRing",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weir.cluster.Cluster", "LastRing"));
+            self.inner.unary(req, path, codec).await
         }
         /// All that is shown of a cluster.
         pub async fn status(
@@ -902,11 +953,19 @@ pub mod cluster_server {
             >
             + std::marker::Send
             + 'static;
-        /// The ring, and again whenever it has changed.
+        /// The ring, and again whenever it has changed. Told by voters that hear of a leader.
         async fn watch_ring(
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchRingStream>, tonic::Status>;
+        /// The last ring that the node knows, as long as it is in a cluster.
+        async fn last_ring(
+            &self,
+            request: tonic::Request<super::LastRingRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LastRingResponse>,
+            tonic::Status,
+        >;
         /// All that is shown of a cluster.
         async fn status(
             &self,
@@ -1179,6 +1238,49 @@ pub mod cluster_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weir.cluster.Cluster/LastRing" => {
+                    #[allow(non_camel_case_types)]
+                    struct LastRingSvc<T: Cluster>(pub Arc<T>);
+                    impl<T: Cluster> tonic::server::UnaryService<super::LastRingRequest>
+                    for LastRingSvc<T> {
+                        type Response = super::LastRingResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LastRingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::last_ring(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LastRingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -92,7 +92,8 @@ pub enum RingCommand {
         /// The series after relabeling, like 'up{job="node"}' or '{__name__="up",job="node"}'.
         series: Series,
     },
-    /// Moves what the leader does not move by itself: slots of lost nodes, and replica groups.
+    /// Moves what the leader does not move by itself: slots of nodes that are lost and not given up, and
+    /// replica groups.
     Rebalance(RebalanceArgs),
     /// Shows the agreement below the ring.
     #[command(subcommand)]
@@ -233,11 +234,11 @@ pub enum NodeCommand {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Says that a node is gone for good. It can never come back.
+    /// Gives a node up that is gone for good: its slots go to the others. It can never come back.
     Forget {
         /// Name or uid of the node.
         name: String,
-        /// Also if the node answers.
+        /// Also if the node answers, or the others cannot do without it.
         #[arg(long)]
         force: bool,
         /// Whether it is done at all.

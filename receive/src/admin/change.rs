@@ -17,7 +17,6 @@ use super::{
     error::AdminError,
     forecast::{Forecast, Wish},
     names::find_node,
-    node_list::is_heard_of,
     show::ago,
 };
 
@@ -95,6 +94,21 @@ pub fn forecast_with(
     wish.forecast(state, pace)
 }
 
+/// A forecast to be shown with a change that is made all the same: if there is none, that is a warning.
+fn advisory(
+    forecast: Result<Forecast, AdminError>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Forecast>, AdminError> {
+    match forecast {
+        Ok(forecast) => Ok(Some(forecast)),
+        Err(AdminError::Plan(error)) => {
+            warnings.push(format!("no slot moves until that can be planned: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Shows a plan, asks, has the command applied and tells what came of it.
 async fn carry_out(
     client: &Client,
@@ -102,10 +116,11 @@ async fn carry_out(
     picture: &Picture,
     plan: ChangePlan,
     command: Command,
+    force: bool,
     consent: Consent,
 ) -> Result<(), AdminError> {
     if output.confirm(&plan, consent)? {
-        let applied = client.propose(picture, &command).await?;
+        let applied = client.propose(picture, &command, force).await?;
         output.report(&Done::new(plan.change, applied));
     }
     Ok(())
@@ -134,19 +149,17 @@ pub async fn undrain(
         }
     }
     let state = client.ring().await?;
-    let plan = ChangePlan {
-        change,
-        steps: vec!["it becomes active; the leader moves its share of slots to it in waves".to_owned()],
-        warnings: Vec::new(),
-        forecast: Some(forecast_with(&state, node, pace, Some(node.weight))?),
-    };
+    let mut warnings = Vec::new();
+    let forecast = advisory(forecast_with(&state, node, pace, Some(node.weight)), &mut warnings)?;
+    let steps = vec!["it becomes active; the leader moves its share of slots to it in waves".to_owned()];
+    let plan = ChangePlan { change, steps, warnings, forecast };
     let command = Command::SetNodeState {
         uid: node.uid,
         from: NodeState::Draining,
         to: NodeState::Active,
         reason: "undrained by an administrator".to_owned(),
     };
-    carry_out(client, output, &picture, plan, command, consent).await
+    carry_out(client, output, &picture, plan, command, false, consent).await
 }
 
 /// `weir node replace`
@@ -171,7 +184,7 @@ pub async fn replace(
         forecast: None,
     };
     let command = Command::ReplaceNode { dead: old.uid, new: new.uid, force, at: None };
-    carry_out(client, output, &picture, plan, command, consent).await
+    carry_out(client, output, &picture, plan, command, force, consent).await
 }
 
 /// What one should think about, if it is possible at all.
@@ -209,10 +222,10 @@ fn judge_replacement(old: &NodeStatus, new: &NodeStatus, force: bool) -> Result<
     Ok(warnings)
 }
 
-/// When a node that should be dead was heard of, if that was lately.
+/// When a node that should be dead was heard of, if it lives.
 fn alive(node: &NodeStatus) -> Option<String> {
-    let is_there = node.state != NodeState::Lost && is_heard_of(node);
-    node.report.as_ref().filter(|_| is_there).map(|report| ago(report.ms_ago))
+    let report = node.report.as_ref().filter(|report| report.lives && node.state != NodeState::Lost);
+    report.map(|report| ago(report.ms_ago))
 }
 
 /// `weir node forget`
@@ -225,26 +238,20 @@ pub async fn forget(
 ) -> Result<(), AdminError> {
     let picture = client.picture().await?;
     let node = find_node(picture.nodes(), name)?;
-    let (plan, to) = judge_forgetting(node, force)?;
+    let plan = judge_forgetting(node, force)?;
+    if node.forgotten {
+        output.report(&Done::new(plan.change, Applied::Unchanged));
+        return Ok(());
+    }
     let reason = "forgotten by an administrator".to_owned();
-    let command = Command::SetNodeState { uid: node.uid, from: node.state, to, reason };
-    carry_out(client, output, &picture, plan, command, consent).await
+    let command = Command::ForgetNode { uid: node.uid, reason };
+    carry_out(client, output, &picture, plan, command, force, consent).await
 }
 
-/// What forgetting a node means, and the state that it leads to.
-fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<(ChangePlan, NodeState), AdminError> {
+/// What forgetting a node means. Whether the others can do without it, the leader judges.
+fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<ChangePlan, AdminError> {
     let name = &node.name;
-    let to = match node.state {
-        NodeState::Joining | NodeState::Drained => NodeState::Left,
-        NodeState::Active | NodeState::Draining => NodeState::Lost,
-        NodeState::Left | NodeState::Lost => {
-            let what = format!(
-                "{name} is gone already, and holds {} slots: weir node replace or weir ring rebalance takes them",
-                node.slots
-            );
-            return Err(AdminError::NotPossible(what));
-        }
-    };
+    let is_lost = !matches!(node.state, NodeState::Joining | NodeState::Drained);
     let mut warnings = Vec::new();
     if let Some(heard) = alive(node).filter(|_| node.state != NodeState::Drained) {
         if !force {
@@ -260,13 +267,13 @@ fn judge_forgetting(node: &NodeStatus, force: bool) -> Result<(ChangePlan, NodeS
     let mut steps = vec!["its identity is gone for good: if it comes back, it stops".to_owned()];
     if node.slots > 0 {
         steps.push(format!(
-            "its {} slots have one replica less until a new node takes them (weir node replace) or the others do \
-             (weir ring rebalance)",
+            "its {} slots have one replica less until the leader has moved them to others, in waves, or a new node \
+             takes all of them (weir node replace)",
             node.slots
         ));
     }
-    let change = format!("{name} ({}) is {}", node.uid, if to == NodeState::Lost { "lost" } else { "gone" });
-    Ok((ChangePlan { change, steps, warnings, forecast: None }, to))
+    let change = format!("{name} ({}) is {}", node.uid, if is_lost { "given up" } else { "gone" });
+    Ok(ChangePlan { change, steps, warnings, forecast: None })
 }
 
 /// `weir node weight`
@@ -287,6 +294,11 @@ pub async fn weight(
     }
     let is_active = node.state == NodeState::Active;
     let state = client.ring().await?;
+    let mut warnings = Vec::new();
+    let forecast = match is_active {
+        true => advisory(forecast_with(&state, node, pace, Some(weight)), &mut warnings)?,
+        false => None,
+    };
     let plan = ChangePlan {
         change,
         steps: vec![if is_active {
@@ -294,8 +306,8 @@ pub async fn weight(
         } else {
             format!("it is {:?}, so nothing moves now", node.state)
         }],
-        warnings: Vec::new(),
-        forecast: if is_active { Some(forecast_with(&state, node, pace, Some(weight))?) } else { None },
+        warnings,
+        forecast,
     };
     let command = Command::UpdateNode(NodeUpdate {
         uid: node.uid,
@@ -306,12 +318,15 @@ pub async fn weight(
         pool: None,
         zone: None,
     });
-    carry_out(client, output, &picture, plan, command, consent).await
+    carry_out(client, output, &picture, plan, command, false, consent).await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::node, *};
+    use super::{
+        super::samples::{degraded_ring, node, ring, set_state},
+        *,
+    };
 
     fn dead(uid: u128, name: &str) -> NodeStatus {
         NodeStatus { report: None, ..node(uid, name) }
@@ -336,7 +351,7 @@ mod tests {
         check(node(1, "a"), new.clone(), false, Err("a was heard of 1.2s ago"));
         check(node(1, "a"), new.clone(), true, Ok(1));
         let mut silent = node(1, "a");
-        silent.report.as_mut().expect("it reported").ms_ago = 30_000;
+        silent.report.as_mut().expect("it reported").lives = false;
         check(silent, new.clone(), false, Ok(0));
         check(NodeStatus { state: NodeState::Lost, ..node(1, "a") }, new.clone(), false, Ok(0));
         let far = NodeStatus { zone: "far".to_owned(), ..new.clone() };
@@ -352,37 +367,64 @@ mod tests {
 
     #[test]
     fn who_may_be_forgotten() {
-        let check = |state, is_alive, force, expected: Result<NodeState, &str>| {
+        let check = |state, is_alive, force, expected: Result<&str, &str>| {
             let node = if is_alive { node(1, "a") } else { dead(1, "a") };
             let found = judge_forgetting(&NodeStatus { state, ..node }, force);
             match (found, expected) {
-                (Ok((plan, to)), Ok(expected)) => {
-                    assert_eq!(to, expected, "{plan}");
-                    assert!(state.may_become(to));
+                (Ok(plan), Ok(expected)) => {
+                    assert!(plan.change.ends_with(expected), "{plan}");
                     assert_eq!(plan.warnings.len(), usize::from(is_alive && force), "{plan}");
                 }
                 (Err(found), Err(expected)) => assert!(found.to_string().contains(expected), "{found}"),
                 (found, expected) => panic!("{found:?} is not {expected:?}"),
             }
         };
-        check(NodeState::Active, false, false, Ok(NodeState::Lost));
-        check(NodeState::Draining, false, false, Ok(NodeState::Lost));
-        check(NodeState::Joining, false, false, Ok(NodeState::Left));
-        check(NodeState::Drained, false, false, Ok(NodeState::Left));
-        check(NodeState::Drained, true, false, Ok(NodeState::Left));
+        check(NodeState::Active, false, false, Ok("is given up"));
+        check(NodeState::Draining, false, false, Ok("is given up"));
+        check(NodeState::Joining, false, false, Ok("is gone"));
+        check(NodeState::Drained, false, false, Ok("is gone"));
         check(NodeState::Active, true, false, Err("a was heard of 1.2s ago: drain it"));
-        check(NodeState::Active, true, true, Ok(NodeState::Lost));
-        check(NodeState::Lost, false, true, Err("a is gone already, and holds 4096 slots"));
+        check(NodeState::Joining, true, false, Err("a was heard of 1.2s ago: drain it"));
+        check(NodeState::Active, true, true, Ok("is given up"));
+        // Marked as lost before: what is left is that its slots may be moved.
+        check(NodeState::Lost, false, false, Ok("is given up"));
+        // Neither has anything that could be lost, whatever was heard.
+        for state in [NodeState::Drained, NodeState::Lost] {
+            let plan = judge_forgetting(&NodeStatus { state, ..node(1, "a") }, false);
+            assert_eq!(plan.expect("nothing is lost").warnings, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_change_needs_no_forecast() {
+        let pace = Pace { step_interval: std::time::Duration::ZERO, max_moves_per_step: None };
+        let mut warnings = Vec::new();
+        let mut check = |state: &RingState, expected: &[&str]| {
+            let number = weir_hashring::ids::NodeNumber(1);
+            let node = NodeStatus { number, ..node(1, "n1") };
+            let forecast = advisory(forecast_with(state, &node, pace, Some(2)), &mut warnings);
+            assert_eq!(forecast.expect("it is advisory").is_none(), !expected.is_empty());
+            assert_eq!(warnings, expected);
+        };
+        check(&ring(3), &[]);
+        check(&degraded_ring(), &[]);
+        let mut too_few = ring(3);
+        set_state(&mut too_few, 3, NodeState::Active, NodeState::Draining);
+        let warning = "no slot moves until that can be planned: 2 nodes may own slots, 3 are needed";
+        check(&too_few, &[warning]);
+        let unknown =
+            forecast_with(&ring(3), &NodeStatus { pool: "x".to_owned(), ..node(1, "a") }, pace, None);
+        advisory(unknown, &mut warnings).expect_err("there is no such pool");
     }
 
     #[test]
     fn plans_are_told_to_people() {
-        let (plan, _) = judge_forgetting(&dead(1, "a"), false).expect("it is dead");
+        let plan = judge_forgetting(&dead(1, "a"), false).expect("it is dead");
         let expected = "\
-a (00000000000000000000000000000001) is lost
+a (00000000000000000000000000000001) is given up
   1. its identity is gone for good: if it comes back, it stops
-  2. its 4096 slots have one replica less until a new node takes them (weir node replace) or the others do \
-(weir ring rebalance)";
+  2. its 4096 slots have one replica less until the leader has moved them to others, in waves, or a new node \
+takes all of them (weir node replace)";
         assert_eq!(plan.to_string(), expected);
         assert_eq!(Done::new("x".to_owned(), Applied::Done).to_string(), "done: x");
         assert_eq!(Done::new("x".to_owned(), Applied::Unchanged).to_string(), "it was so already: x");

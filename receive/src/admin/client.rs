@@ -1,7 +1,8 @@
 //! Asks the nodes of a cluster.
 //!
-//! All begins at one address, which may be that of any node. What only the leader knows, and the ring,
-//! which only voters tell, are looked for from there.
+//! All begins at one address, which may be that of any node. What only the leader knows is looked for from
+//! there. The ring, too, is best known by the leader; without one the node at the address tells the last that
+//! it knows.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -23,7 +24,7 @@ use weir_hashring::{
     ring::{Applied, Command, RingState},
 };
 use weir_proto::weir_cluster::{
-    AdministerRequest, ProposeRequest, StatusRequest, WatchRequest, answer::Outcome as AnswerOutcome,
+    AdministerRequest, LastRingRequest, ProposeRequest, StatusRequest, answer::Outcome as AnswerOutcome,
     cluster_client::ClusterClient,
 };
 
@@ -33,7 +34,7 @@ use super::error::AdminError;
 const PROPOSE_MAX: Duration = Duration::from_secs(30);
 /// A connection that takes longer is none.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// No more nodes are asked for the leader or the ring.
+/// No more nodes are asked for the leader.
 const ASKED_MAX: usize = 64;
 
 /// Before a leader is asked again for what it does not show yet.
@@ -53,6 +54,15 @@ pub struct Picture {
     pub asked: ClusterStatus,
     /// The leader, or what was wrong when it was looked for.
     pub leader: Result<ClusterStatus, String>,
+}
+
+/// The ring as one node knows it.
+#[derive(Clone, Debug)]
+pub struct KnownRing {
+    /// The ring.
+    pub state: RingState,
+    /// Why there may be a later one; none if the node has contact to a leader.
+    pub doubt: Option<String>,
 }
 
 impl Picture {
@@ -134,33 +144,23 @@ impl Client {
         Err(last)
     }
 
-    /// The ring as the leader knows it, or another voter that hears of one.
+    /// The ring as the leader knows it, or else the node that was named.
     ///
     /// # Errors
-    /// If none is found.
-    pub async fn ring(&self) -> Result<RingState, AdminError> {
+    /// If the node does not answer, is in no cluster, or knows no ring yet.
+    pub async fn known_ring(&self) -> Result<KnownRing, AdminError> {
         let picture = self.picture().await?;
-        let mut to_ask = others(&picture.asked);
-        to_ask.push_front(self.address.clone());
-        let mut last = match self.leader_address(&picture) {
-            Ok(address) => {
-                to_ask.push_front(address);
-                String::new()
-            }
-            Err(what) => what.to_owned(),
-        };
-        let mut seen = BTreeSet::new();
-        while let Some(address) = to_ask.pop_front().filter(|_| seen.len() < ASKED_MAX) {
-            if !seen.insert(address.clone()) {
-                continue;
-            }
-            match self.ring_at(&address).await {
-                Ok(state) if state.cluster().map(|own| own.id) == picture.asked.cluster => return Ok(state),
-                Ok(_) => last = format!("{address} is in another cluster"),
-                Err(error) => last = error.to_string(),
-            }
+        if let Ok(address) = self.leader_address(&picture)
+            && let Ok(ring) = self.ring_at(&address, &picture).await
+        {
+            return Ok(ring);
         }
-        Err(AdminError::NoRing(last))
+        self.ring_at(&self.address, &picture).await
+    }
+
+    /// As [`Client::known_ring`], for those who ask the leader for a change anyway.
+    pub async fn ring(&self) -> Result<RingState, AdminError> {
+        Ok(self.known_ring().await?.state)
     }
 
     fn leader_address<'a>(&self, picture: &'a Picture) -> Result<String, &'a str> {
@@ -177,7 +177,7 @@ impl Client {
     async fn until_shown(&self, picture: &Picture, command: &Command) {
         let Ok(address) = self.leader_address(picture) else { return };
         let shown = async {
-            while let Ok(state) = self.ring_at(&address).await {
+            while let Ok(KnownRing { state, .. }) = self.ring_at(&address, picture).await {
                 let mut again = state.clone();
                 // Refused or not: what counts is whether it has an effect.
                 let _ = again.apply(command);
@@ -191,43 +191,45 @@ impl Client {
         let _ = timeout(self.timeout, shown).await;
     }
 
-    /// The first message to somebody who watches the ring and knows nothing of it is all of it.
-    async fn ring_at(&self, address: &str) -> Result<RingState, AdminError> {
+    /// The last ring that a node of the cluster of `picture` knows.
+    async fn ring_at(&self, address: &str, picture: &Picture) -> Result<KnownRing, AdminError> {
         let mut client = self.connect(address).await?;
-        let deadline = Instant::now() + self.timeout;
-        let request = WatchRequest { version: MESSAGE_VERSION, ..WatchRequest::default() };
-        let asked = timeout_at(deadline, client.watch_ring(request)).await;
-        let stream = asked.map_err(|_| no_answer(address))?.map_err(|status| refused(address, &status))?;
-        let mut updates = stream.into_inner();
-        loop {
-            let next = timeout_at(deadline, updates.message()).await.map_err(|_| no_answer(address))?;
-            let update = next.map_err(|status| refused(address, &status))?;
-            let Some(update) = update else {
-                let what = "it tells no ring".to_owned();
-                return Err(AdminError::Refused { address: address.to_owned(), what });
-            };
-            check_version(address, update.version)?;
-            if !update.state.is_empty() {
-                return decode(address, &update.state);
-            }
-        }
+        let request = LastRingRequest { version: MESSAGE_VERSION, cluster_id: cluster_id(picture) };
+        let asked = timeout(self.timeout, client.last_ring(request)).await;
+        let answer = asked.map_err(|_| no_answer(address))?.map_err(|status| refused(address, &status))?;
+        let answer = answer.into_inner();
+        check_version(address, answer.version)?;
+        let state: RingState = decode(address, &answer.state)?;
+        let doubt = (!answer.has_quorum).then(|| {
+            format!(
+                "this is by the ring of epoch {} in generation {}, the last that {address} knows, which has no \
+                 contact to a leader with a quorum: there may be a later one",
+                state.epoch(),
+                answer.generation
+            )
+        });
+        Ok(KnownRing { state, doubt })
     }
 
-    /// Has a command applied in the cluster of `picture`, by whoever leads.
+    /// Has a command applied in the cluster of `picture`, by whoever leads; with `force` also though the
+    /// leader has objections.
     ///
     /// # Errors
     /// If it is refused, or if it is not known what came of it.
-    pub async fn propose(&self, picture: &Picture, command: &Command) -> Result<Applied, AdminError> {
+    pub async fn propose(
+        &self,
+        picture: &Picture,
+        command: &Command,
+        force: bool,
+    ) -> Result<Applied, AdminError> {
         let address = self.address.as_str();
         let mut client = self.connect(address).await?;
         let request = ProposeRequest {
             version: MESSAGE_VERSION,
-            // Another cluster may be at the address by now.
-            cluster_id: picture.asked.cluster.map(|cluster| cluster.0.to_vec()).unwrap_or_default(),
+            cluster_id: cluster_id(picture),
             command: serde_json::to_vec(command).expect("commands have only keys that are text or numbers"),
             forward: true,
-            // The leader has objections of its own, which force is for, too.
-            force: matches!(command, Command::ReplaceNode { force: true, .. }),
+            force,
             ..ProposeRequest::default()
         };
         let unknown = |what: String| AdminError::Unknown { address: address.to_owned(), what };
@@ -263,7 +265,7 @@ impl Client {
         let mut client = self.connect(address).await?;
         let request = AdministerRequest {
             version: MESSAGE_VERSION,
-            cluster_id: picture.asked.cluster.map(|cluster| cluster.0.to_vec()).unwrap_or_default(),
+            cluster_id: cluster_id(picture),
             question: serde_json::to_vec(question).expect("questions have only keys that are text"),
             forward: true,
             ..AdministerRequest::default()
@@ -296,6 +298,11 @@ impl Client {
         let client = ClusterClient::new(channel);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
+}
+
+/// Another cluster may be at an address by now.
+fn cluster_id(picture: &Picture) -> Vec<u8> {
+    picture.asked.cluster.map(|cluster| cluster.0.to_vec()).unwrap_or_default()
 }
 
 /// Where all nodes are; founders, which are likely to vote, have the lowest numbers.

@@ -91,7 +91,7 @@ pub async fn drain(
                 to: NodeState::Draining,
                 reason: "drained by an administrator".to_owned(),
             };
-            client.propose(&picture, &command).await?;
+            client.propose(&picture, &command, false).await?;
             shown.state = state_text(NodeState::Draining);
         }
         NodeState::Draining | NodeState::Drained | NodeState::Left => {}

@@ -37,8 +37,8 @@ pub enum AdminError {
     /// The node waits for a cluster.
     #[error("the node at {0} is not in a cluster yet")]
     NoCluster(String),
-    /// The ring is only to be had from a voter that hears of a leader.
-    #[error("no voter tells the ring: {0}")]
+    /// The ring that a node tells is older than what is looked for.
+    #[error("the ring that is told is not new enough: {0}")]
     NoRing(String),
     /// It may be that the change is made after all.
     #[error("it is not known whether this was done, now or later: {address}: {what}")]

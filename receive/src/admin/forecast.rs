@@ -100,7 +100,11 @@ impl Wish {
     /// # Errors
     /// If there is none.
     pub fn plan(&self, state: &RingState) -> Result<Plan, AdminError> {
-        let planned = state.plan(&self.pool, &self.members, self.goal, false);
+        // A table with fewer copies than the cluster was founded with says that its leader makes such tables.
+        let replicas = state.mapping().pools.get(&self.pool).and_then(|pool| pool.table.replicas());
+        let cluster = state.cluster();
+        let is_degraded = cluster.zip(replicas).is_some_and(|(cluster, own)| own < cluster.replicas);
+        let planned = state.plan(&self.pool, &self.members, self.goal, is_degraded);
         planned
             .ok_or_else(|| AdminError::NotPossible("the ring is not founded yet".to_owned()))?
             .map_err(AdminError::Plan)
@@ -183,10 +187,12 @@ pub fn moves_max(state: &RingState, pace: Pace) -> usize {
     pace.max_moves_per_step.map_or_else(default, |max| max as usize).max(1)
 }
 
-/// The nodes of a pool that are lost and hold slots. As long as there is one, the leader moves nothing.
+/// The nodes of a pool that are lost, not given up, and hold slots. As long as there is one, the leader moves
+/// nothing.
 pub fn lost_holders<'a>(state: &'a RingState, pool: &PoolName) -> Vec<&'a Node> {
     let counts = state.mapping().pools.get(pool).map(|pool| pool.table.slots_of_nodes()).unwrap_or_default();
-    let is_it = |node: &&Node| node.state == NodeState::Lost && counts.contains_key(&node.number);
+    let is_it =
+        |node: &&Node| node.state == NodeState::Lost && !node.forgotten && counts.contains_key(&node.number);
     state.nodes().filter(is_it).collect()
 }
 
@@ -199,8 +205,8 @@ fn notes(state: &RingState, pool: &PoolName) -> Vec<String> {
     }
     for lost in lost_holders(state, pool) {
         notes.push(format!(
-            "{} is lost and holds slots: the leader moves nothing before it is replaced, or its slots are \
-             moved with weir ring rebalance",
+            "{} is lost and holds slots: the leader moves nothing before it is replaced or given up (weir node \
+             forget), or its slots are moved with weir ring rebalance",
             lost.name
         ));
     }
@@ -271,7 +277,7 @@ impl fmt::Display for Forecast {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::samples::{add, ring, set_state, settle},
+        super::samples::{add, degraded_ring, ring, set_state, settle},
         *,
     };
 
@@ -345,6 +351,19 @@ mod tests {
         assert_eq!(error.to_string(), "this cannot be planned: 2 nodes may own slots, 3 are needed");
         let error = Wish::as_it_is(&ring(3), "x", Goal::Settle).expect_err("there is no such pool");
         assert_eq!(error.to_string(), "there is no pool \"x\"; there are: default");
+    }
+
+    #[test]
+    fn a_degraded_ring_is_planned_as_it_is() {
+        let mut state = degraded_ring();
+        assert_eq!(forecast(&state, |_| ()).expect("two will do").placements_moved, 0);
+        let found = forecast(&state, |wish| wish.members.truncate(1));
+        let error = found.expect_err("one will not").to_string();
+        assert_eq!(error, "this cannot be planned: 1 nodes may own slots, 2 are needed");
+        // There are three copies as soon as there can be.
+        add(&mut state, 3);
+        let found = forecast(&state, |_| ()).expect("three will do");
+        assert_eq!((found.placements, found.placements_moved, found.waves), (3072, 1024, 1));
     }
 
     #[test]

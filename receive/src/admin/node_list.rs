@@ -3,19 +3,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
-use weir_hashring::{
-    cluster::{NodeStatus, Report, ReportStatus},
-    ring::NodeState,
-};
+use weir_hashring::{cluster::NodeStatus, ring::NodeState};
 
 use super::{
     client::Picture,
     show::{ago, share},
     table::Table,
 };
-
-/// Whoever was heard of within so many milliseconds is alive: six times what lies between two reports.
-pub const HEARD_WITHIN_MS: u64 = 30_000;
 
 /// All nodes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,6 +47,8 @@ pub struct NodeRow {
     pub head_series_max: Option<u64>,
     /// Milliseconds since the leader last heard of it.
     pub heard_ms_ago: Option<u64>,
+    /// What it waits for, in the words of the leader.
+    pub waiting: Option<String>,
     /// Version of its program.
     pub version: String,
     /// Its address for the cluster.
@@ -69,17 +65,6 @@ pub fn state_text(state: NodeState) -> &'static str {
         NodeState::Left => "left",
         NodeState::Lost => "lost",
     }
-}
-
-/// True if the leader heard of the node lately.
-pub fn is_heard_of(node: &NodeStatus) -> bool {
-    node.report.as_ref().is_some_and(|report| report.ms_ago < HEARD_WITHIN_MS)
-}
-
-/// True if the node said that nothing should be moved.
-pub fn holds_moves_back(report: &ReportStatus) -> bool {
-    let ReportStatus { ready, head_series, head_series_max, .. } = *report;
-    Report { ready, head_series, head_series_max, ..Report::default() }.holds_moves_back()
 }
 
 /// The nodes of a picture.
@@ -104,6 +89,7 @@ pub fn rows(picture: &Picture) -> Vec<NodeRow> {
             head_series: report.map(|report| report.head_series),
             head_series_max: report.map(|report| report.head_series_max),
             heard_ms_ago: report.map(|report| report.ms_ago),
+            waiting: node.waiting.clone(),
             version: node.version.clone(),
             address: node.addresses.cluster.clone(),
         }
@@ -192,8 +178,8 @@ d     00000000000000000000000000000004  zone-d  big      active     4096  100.0%
         let expected = serde_json::json!({
             "name": "a", "uid": "00000000000000000000000000000001", "zone": "zone-a", "pool": "default",
             "weight": 1, "state": "active", "slots": 4096, "share": 1.0 / 3.0, "ready": true,
-            "head_series": 1000, "head_series_max": 0, "heard_ms_ago": 1200, "version": "1.0.0",
-            "address": "a:10903",
+            "head_series": 1000, "head_series_max": 0, "heard_ms_ago": 1200, "waiting": null,
+            "version": "1.0.0", "address": "a:10903",
         });
         assert_eq!(json["nodes"][0], expected);
         assert_eq!(json["warnings"], serde_json::json!([]));

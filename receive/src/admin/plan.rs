@@ -18,8 +18,10 @@ use super::{
 
 /// `weir ring plan`
 pub async fn plan(client: &Client, args: &PlanArgs) -> Result<Forecast, AdminError> {
-    let state = client.ring().await?;
-    wish(&state, args)?.forecast(&state, args.pace)
+    let ring = client.known_ring().await?;
+    let mut forecast = wish(&ring.state, args)?.forecast(&ring.state, args.pace)?;
+    forecast.notes.extend(ring.doubt);
+    Ok(forecast)
 }
 
 fn wish(state: &RingState, args: &PlanArgs) -> Result<Wish, AdminError> {

@@ -56,7 +56,7 @@ pub async fn set_autopilot(
     if output.confirm(&plan, consent)? {
         let value = (!is_on).then(|| "off".to_owned());
         let command = Command::SetConfig { key: AUTOPILOT_SETTING.to_owned(), value, if_version: None };
-        let applied = client.propose(&picture, &command).await?;
+        let applied = client.propose(&picture, &command, false).await?;
         output.report(&Done::new(plan.change, applied));
     }
     Ok(())

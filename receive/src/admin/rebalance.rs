@@ -1,9 +1,10 @@
 //! `weir ring rebalance`: what the leader does not do by itself.
 //!
-//! The leader moves slots when nodes come, drain or change their weight. It leaves two things to people:
-//! the slots of a lost node, because a node that is down moves nothing, and replica groups, because they
-//! cost moves. Both are done here wave by wave, each a command from the epoch it was planned from. The
-//! waves keep the pause and wait while a node says that nothing should be moved, as the leader does.
+//! The leader moves slots when nodes come, drain, change their weight or are given up. It leaves two things
+//! to people: the slots of a node that is lost and not given up, because it may be replaced, and replica
+//! groups, because they cost moves. Both are done here wave by wave, each a command from the epoch it was
+//! planned from. The waves keep the pause and wait while a node says that nothing should be moved, as the
+//! leader does.
 //!
 //! The slots of lost nodes are planned anew before each wave, which gives what is left. That is not so
 //! with replica groups: half formed, they would be planned otherwise. So their table is planned once, and
@@ -14,7 +15,7 @@ use std::{fmt, time::Duration};
 use serde::Serialize;
 use tokio::time::sleep;
 use weir_hashring::{
-    ids::{PlanId, PoolName},
+    ids::{PlanId, PoolName, ReplicaCount},
     planner::{Goal, Member},
     ring::{Applied, Command, PlanCommand, Rejected, RingState},
     table::{Move, Table},
@@ -28,7 +29,6 @@ use super::{
     error::AdminError,
     forecast::{Wish, lost_holders, moves_max},
     names::find_pool,
-    node_list::{HEARD_WITHIN_MS, holds_moves_back},
 };
 
 /// Between two looks at what holds moves back.
@@ -124,7 +124,7 @@ fn work(state: &RingState, pool: &PoolName, regroup: bool) -> Result<Work, Admin
     }
     if let Some(lost) = lost.first() {
         let what = format!(
-            "{} is lost and holds slots: replace it, or rebalance without --regroup first",
+            "{} is lost and holds slots: replace it, give it up, or rebalance without --regroup first",
             lost.name
         );
         return Err(AdminError::NotPossible(what));
@@ -145,19 +145,43 @@ fn work(state: &RingState, pool: &PoolName, regroup: bool) -> Result<Work, Admin
     Ok(Work::Regroup(wanted, state.members(pool)))
 }
 
+/// Moves to be made at once, after which each slot has so many owners.
+#[derive(Debug)]
+struct Wave {
+    replicas: ReplicaCount,
+    moves: Vec<Move>,
+}
+
+impl Wave {
+    /// The command that makes the moves.
+    fn command(self, state: &RingState, pool: &PoolName, reason: &str) -> PlanCommand {
+        PlanCommand {
+            pool: pool.clone(),
+            base_epoch: state.epoch(),
+            replicas: self.replicas,
+            degraded: state.cluster().is_some_and(|cluster| self.replicas < cluster.replicas),
+            moves: self.moves,
+            reason: reason.to_owned(),
+            plan_id: PlanId(rand::random()),
+        }
+    }
+}
+
 /// The next wave; none if there is nothing left to do here.
 fn next_wave(
     state: &RingState,
     pool: &PoolName,
     work: &Work,
     moves_max: usize,
-) -> Result<Option<Vec<Move>>, AdminError> {
+) -> Result<Option<Wave>, AdminError> {
     let (_, own) = find_pool(state, pool.as_str())?;
-    let wave = match work {
+    let Some(mut replicas) = own.table.replicas() else { return Ok(None) };
+    let moves = match work {
         Work::Nothing(_) => Vec::new(),
         Work::Lost if lost_holders(state, pool).is_empty() => Vec::new(),
         Work::Lost => {
             let plan = Wish::as_it_is(state, pool.as_str(), Goal::Settle)?.plan(state)?;
+            replicas = plan.replicas;
             plan.waves(moves_max).first().map(|wave| wave.to_vec()).unwrap_or_default()
         }
         Work::Regroup(_, members) if state.members(pool) != *members => {
@@ -166,7 +190,7 @@ fn next_wave(
         }
         Work::Regroup(wanted, _) => balanced_wave(&moves_between(&own.table, wanted), moves_max),
     };
-    Ok(Some(wave).filter(|wave| !wave.is_empty()))
+    Ok((!moves.is_empty()).then_some(Wave { replicas, moves }))
 }
 
 /// Moves wave after wave.
@@ -183,19 +207,10 @@ async fn run(
         let picture = until_free(client, output).await?;
         let state = client.ring().await?;
         let Some(wave) = next_wave(&state, &pool, work, moves_max(&state, args.pace))? else { return Ok(()) };
-        let (_, own) = find_pool(&state, &args.pool)?;
-        let Some(replicas) = own.table.replicas() else { return Ok(()) };
-        let count = wave.len();
-        let command = Command::ApplyPlan(PlanCommand {
-            pool: pool.clone(),
-            base_epoch: state.epoch(),
-            replicas,
-            degraded: false,
-            moves: wave,
-            reason: if args.regroup { "regrouped" } else { "rebalanced" }.to_owned(),
-            plan_id: PlanId(rand::random()),
-        });
-        match client.propose(&picture, &command).await {
+        let count = wave.moves.len();
+        let reason = if args.regroup { "regrouped" } else { "rebalanced" };
+        let command = Command::ApplyPlan(wave.command(&state, &pool, reason));
+        match client.propose(&picture, &command, false).await {
             Ok(Applied::Ring { epoch, .. }) => {
                 done.epoch = epoch.0;
                 done.placements_moved += count;
@@ -232,10 +247,10 @@ fn held_back(picture: &Picture) -> Option<String> {
     if let Err(what) = &picture.leader {
         return Some(format!("the leader is not reached ({what})"));
     }
-    let holds_back = picture.nodes().iter().find(|node| {
-        let report = node.report.as_ref().filter(|report| report.ms_ago < HEARD_WITHIN_MS);
-        report.is_some_and(holds_moves_back)
-    });
+    let holds_back = picture
+        .nodes()
+        .iter()
+        .find(|node| node.report.as_ref().is_some_and(|report| report.lives && report.holds_moves_back));
     holds_back.map(|node| format!("{} is not ready, or near its limit of series", node.name))
 }
 
@@ -244,7 +259,7 @@ mod tests {
     use weir_hashring::{planner::Grouping, ring::NodeState};
 
     use super::{
-        super::samples::{add, apply_moves, leader_of_three, ring, set_state, settle},
+        super::samples::{add, degraded_ring, leader_of_three, ring, set_state, settle},
         *,
     };
 
@@ -288,11 +303,39 @@ mod tests {
         assert!(error.starts_with("n4 is lost and holds slots"), "{error}");
         let mut waves = 0;
         while let Some(wave) = next_wave(&lost, &pool(), &Work::Lost, 64).expect("there is a plan") {
-            assert!(wave.len() <= 64);
-            apply_moves(&mut lost, wave);
+            assert!(wave.moves.len() <= 64);
+            apply(&mut lost, wave);
             waves += 1;
         }
         assert!(waves > 1 && lost_holders(&lost, &pool()).is_empty());
+    }
+
+    fn apply(state: &mut RingState, wave: Wave) {
+        let command = Command::ApplyPlan(wave.command(state, &pool(), "test"));
+        state.apply(&command).expect("the wave fits");
+    }
+
+    #[test]
+    fn slots_of_lost_nodes_move_in_a_degraded_ring() {
+        let mut state = degraded_ring();
+        set_state(&mut state, 2, NodeState::Active, NodeState::Lost);
+        let error = found(&state, false).expect_err("one is too few");
+        assert_eq!(error, "this cannot be planned: 1 nodes may own slots, 2 are needed");
+        add(&mut state, 3);
+        assert_eq!(found(&state, false), Ok(Work::Lost));
+        let wave =
+            next_wave(&state, &pool(), &Work::Lost, 4096).expect("there is a plan").expect("there is work");
+        assert_eq!((wave.replicas.get(), wave.moves.len()), (2, 1024));
+        // With as many as the cluster was founded for there are three copies.
+        let mut more = state.clone();
+        apply(&mut state, wave);
+        assert_eq!(found(&state, false), Ok(Work::Nothing("slots are where they should be")));
+        add(&mut more, 4);
+        let wave =
+            next_wave(&more, &pool(), &Work::Lost, 4096).expect("there is a plan").expect("there is work");
+        assert_eq!(wave.replicas.get(), 3);
+        apply(&mut more, wave);
+        assert!(lost_holders(&more, &pool()).is_empty());
     }
 
     /// The leader mends after each wave what is not in balance, and that is not much.
@@ -305,10 +348,10 @@ mod tests {
         let planned = moves_between(&state.mapping().pools[&pool()].table, wanted).len();
         let (mut moved, mut waves) = (0, 0);
         while let Some(wave) = next_wave(&state, &pool(), &work, 64).expect("nobody comes or goes") {
-            assert!(wave.len() <= 64);
-            (moved, waves) = (moved + wave.len(), waves + 1);
+            assert!(wave.moves.len() <= 64);
+            (moved, waves) = (moved + wave.moves.len(), waves + 1);
             assert!(waves < 60, "{moved} of {planned}");
-            apply_moves(&mut state, wave);
+            apply(&mut state, wave);
             let table = state.mapping().pools[&pool()].table.clone();
             settle(&mut state);
             moved += moves_between(&table, &state.mapping().pools[&pool()].table).len();
@@ -337,9 +380,7 @@ mod tests {
             leader.nodes[2].report.as_mut().expect("it reported")
         }
         let full = Some("c is not ready, or near its limit of series");
-        check(|picture| report(picture).ready = false, full);
-        check(|picture| report(picture).head_series_max = 1111, full);
-        check(|picture| report(picture).head_series_max = 1112, None);
-        check(|picture| (report(picture).ready, report(picture).ms_ago) = (false, 30_000), None);
+        check(|picture| report(picture).holds_moves_back = true, full);
+        check(|picture| (report(picture).holds_moves_back, report(picture).lives) = (true, false), None);
     }
 }

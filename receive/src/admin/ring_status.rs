@@ -1,6 +1,10 @@
 //! `weir ring status`
+//!
+//! Whatever needs a person is a warning here, wherever it is known: what is wrong with pools, what nodes say of
+//! their own part in the cluster, what the leader waits for with a node, and what only shows when voters are
+//! compared.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 use weir_hashring::{cluster::ClusterStatus, ring::NodeState};
@@ -8,7 +12,7 @@ use weir_hashring::{cluster::ClusterStatus, ring::NodeState};
 use super::{
     client::{Client, Picture},
     error::AdminError,
-    node_list::{HEARD_WITHIN_MS, NodeRow, rows},
+    node_list::{NodeRow, rows},
     raft::{Voters, ask_voters, leader_name, voters_of},
     show::{ago, share},
     table::Table,
@@ -109,8 +113,31 @@ fn warnings(
             Err(error) => warnings.push(format!("voter {name} does not answer here: {error}")),
         }
     }
+    warnings.extend(problems_of_nodes(picture, answers));
+    for pool in &picture.best().pools {
+        warnings.extend(pool.problems.iter().map(|problem| format!("pool {}: {problem}", pool.name)));
+    }
     warnings.extend(node_warnings(picture));
     warnings
+}
+
+/// What the nodes that answered say of their own part in the cluster. What several say stands there once.
+fn problems_of_nodes(picture: &Picture, answers: &[Result<ClusterStatus, AdminError>]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut said: Vec<(&str, Vec<&str>)> = Vec::new();
+    let answered = answers.iter().filter_map(|answer| answer.as_ref().ok());
+    for status in [&picture.asked, picture.best()].into_iter().chain(answered) {
+        if !seen.insert(status.uid) {
+            continue;
+        }
+        for problem in &status.problems {
+            match said.iter_mut().find(|(known, _)| known == problem) {
+                Some((_, names)) => names.push(&status.name),
+                None => said.push((problem, vec![&status.name])),
+            }
+        }
+    }
+    said.into_iter().map(|(problem, names)| format!("{}: {problem}", names.join(", "))).collect()
 }
 
 /// Two voters have different rings, which must never happen.
@@ -132,8 +159,8 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
     let mut warnings = Vec::new();
     for node in picture.nodes() {
         let name = &node.name;
+        // Of these the problems of their pool tell.
         if node.state == NodeState::Lost {
-            warnings.push(format!("{name} is lost and holds {} slots: replace it, or rebalance", node.slots));
             continue;
         }
         let namesake = picture.nodes().iter().find(|other| other.name == *name && other.uid < node.uid);
@@ -143,24 +170,23 @@ fn node_warnings(picture: &Picture) -> Vec<String> {
         if picture.leader.is_err() {
             continue;
         }
+        if let Some(waiting) = node.waiting.as_ref().filter(|_| node.needs_person) {
+            warnings.push(format!("{name}: {waiting}"));
+            continue;
+        }
         match &node.report {
             None => warnings.push(format!("{name} has not been heard of since this leader leads")),
-            Some(report) if report.ms_ago >= HEARD_WITHIN_MS => {
+            Some(report) if !report.lives => {
                 warnings.push(format!("{name} was last heard of {}", ago(report.ms_ago)));
             }
-            Some(report) => {
-                if !report.ready {
-                    warnings.push(format!("{name} is not ready; meanwhile nothing is moved"));
-                }
-                if u128::from(report.head_series) * 10 > u128::from(report.head_series_max) * 9
-                    && report.head_series_max > 0
-                {
-                    warnings.push(format!(
-                        "{name} has {} of {} series; meanwhile nothing is moved",
-                        report.head_series, report.head_series_max
-                    ));
-                }
+            Some(report) if !report.ready => {
+                warnings.push(format!("{name} is not ready; meanwhile nothing is moved"));
             }
+            Some(report) if report.holds_moves_back => warnings.push(format!(
+                "{name} has {} of {} series; meanwhile nothing is moved",
+                report.head_series, report.head_series_max
+            )),
+            Some(_) => {}
         }
     }
     warnings
@@ -197,13 +223,20 @@ impl fmt::Display for RingStatus {
             ]);
         }
         write!(out, "\n{table}")?;
+        let waiting = self.nodes.iter().filter_map(|node| Some((&node.name, node.waiting.as_ref()?)));
+        for (name, waiting) in waiting {
+            write!(out, "\nwaiting: {name}: {waiting}")?;
+        }
         self.warnings.iter().try_for_each(|warning| write!(out, "\nwarning: {warning}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_hashring::ids::{ClusterId, Digest, RingEpoch};
+    use weir_hashring::{
+        cluster::PoolStatus,
+        ids::{ClusterId, Digest, PoolName, RingEpoch, Uid},
+    };
 
     use super::{super::samples::leader_of_three, *};
 
@@ -259,7 +292,10 @@ c     zone-c  default  active   4096  33.3%  yes    1.2s ago
         );
         check(|leader| leader.nodes[1].report = None, &["b has not been heard of since this leader leads"]);
         check(
-            |leader| leader.nodes[1].report.as_mut().expect("it reported").ms_ago = 30_000,
+            |leader| {
+                let report = leader.nodes[1].report.as_mut().expect("it reported");
+                (report.lives, report.ms_ago) = (false, 30_000);
+            },
             &["b was last heard of 30s ago"],
         );
         check(
@@ -267,18 +303,61 @@ c     zone-c  default  active   4096  33.3%  yes    1.2s ago
             &["b is not ready; meanwhile nothing is moved"],
         );
         check(
-            |leader| leader.nodes[1].report.as_mut().expect("it reported").head_series_max = 1111,
+            |leader| {
+                let report = leader.nodes[1].report.as_mut().expect("it reported");
+                (report.holds_moves_back, report.head_series_max) = (true, 1111);
+            },
             &["b has 1000 of 1111 series; meanwhile nothing is moved"],
         );
-        check(|leader| leader.nodes[1].report.as_mut().expect("it reported").head_series_max = 1112, &[]);
+        fn pool(leader: &mut ClusterStatus, problem: &str) {
+            let (name, problems) = (PoolName::from("default"), vec![problem.to_owned()]);
+            leader.pools.push(PoolStatus { name, nodes: 2, members: 2, replicas: None, problems });
+        }
+        check(|leader| pool(leader, "writes are refused"), &["pool default: writes are refused"]);
+        // The leader has told of the pool; nothing is said twice.
         check(
-            |leader| leader.nodes[1].state = NodeState::Lost,
-            &["b is lost and holds 4096 slots: replace it, or rebalance"],
+            |leader| {
+                pool(leader, "node b is lost");
+                leader.nodes[1].state = NodeState::Lost;
+                (leader.nodes[1].waiting, leader.nodes[1].needs_person) = (Some("x".to_owned()), true);
+            },
+            &["pool default: node b is lost"],
         );
+        check(
+            |leader| {
+                leader.nodes[1].report = None;
+                (leader.nodes[1].waiting, leader.nodes[1].needs_person) =
+                    (Some("it is silent".to_owned()), true);
+            },
+            &["b: it is silent"],
+        );
+        check(|leader| leader.nodes[1].waiting = Some("readers".to_owned()), &[]);
+        check(|leader| leader.problems.push("too hot".to_owned()), &["a: too hot"]);
         check(
             |leader| leader.nodes[1].name = "a".to_owned(),
             &["00000000000000000000000000000001 and 00000000000000000000000000000002 are both named a"],
         );
+    }
+
+    #[test]
+    fn what_nodes_say_of_themselves_stands_there_once() {
+        let of = |uid, name: &str, problems: &[&str]| ClusterStatus {
+            uid: Uid(uid),
+            name: name.to_owned(),
+            problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+            ..leader_of_three()
+        };
+        let (a, b, c) = (of(1, "a", &["x"]), of(2, "b", &["y", "x"]), of(3, "c", &["x"]));
+        let picture = Picture { asked: b.clone(), leader: Ok(a.clone()) };
+        let lost = AdminError::NoCluster("d".to_owned());
+        let found = problems_of_nodes(&picture, &[Ok(a), Err(lost), Ok(b), Ok(c)]);
+        assert_eq!(found, ["b: y", "b, a, c: x"]);
+    }
+
+    #[test]
+    fn who_waits_is_told() {
+        let found = status(|leader| leader.nodes[1].waiting = Some("readers learn of it".to_owned()), |_| ());
+        assert!(found.to_string().ends_with("\nwaiting: b: readers learn of it"), "{found}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use weir_hashring::{
     ring::{
         Addresses, Command, HashFunction, InitCluster, NodeRegistration, NodeState, PlanCommand, RingState,
     },
+    table::Move,
 };
 
 /// A node that is well.
@@ -22,8 +23,10 @@ pub fn node(uid: u128, name: &str) -> NodeStatus {
         pool: PoolName::DEFAULT.to_owned(),
         weight: 1,
         state: NodeState::Active,
+        forgotten: false,
         since: NodesVersion(1),
         waiting: None,
+        needs_person: false,
         addresses: addresses(name),
         version: "1.0.0".to_owned(),
         slots: 4096,
@@ -35,6 +38,8 @@ pub fn node(uid: u128, name: &str) -> NodeStatus {
             uploaded_through: None,
             drained: false,
             ms_ago: 1200,
+            lives: true,
+            holds_moves_back: false,
             clock_offset_ms: None,
         }),
     }
@@ -101,6 +106,18 @@ pub fn ring(count: u32) -> RingState {
     state
 }
 
+/// A ring of two nodes with two copies, though it was founded for three.
+pub fn degraded_ring() -> RingState {
+    let mut state = ring(0);
+    add(&mut state, 1);
+    add(&mut state, 2);
+    let pool = PoolName::from(PoolName::DEFAULT);
+    let plan = state.plan(&pool, &state.members(&pool), Goal::Settle, true);
+    let plan = plan.expect("there is the pool").expect("two will do");
+    apply_plan(&mut state, plan.replicas, plan.moves);
+    state
+}
+
 /// A node joins and may own slots.
 pub fn add(state: &mut RingState, number: u32) {
     let registration = NodeRegistration {
@@ -138,12 +155,16 @@ pub fn settle(state: &mut RingState) {
 }
 
 /// Moves are made.
-pub fn apply_moves(state: &mut RingState, moves: Vec<weir_hashring::table::Move>) {
+pub fn apply_moves(state: &mut RingState, moves: Vec<Move>) {
+    apply_plan(state, ReplicaCount::new(3).expect("it is allowed"), moves);
+}
+
+fn apply_plan(state: &mut RingState, replicas: ReplicaCount, moves: Vec<Move>) {
     let command = Command::ApplyPlan(PlanCommand {
         pool: PoolName::from(PoolName::DEFAULT),
         base_epoch: state.epoch(),
-        replicas: ReplicaCount::new(3).expect("it is allowed"),
-        degraded: false,
+        replicas,
+        degraded: replicas.get() < 3,
         moves,
         reason: "test".to_owned(),
         plan_id: PlanId(state.epoch().0.into()),

@@ -68,7 +68,7 @@ pub async fn token(
         TokenCommand::Create { ttl, uses } => {
             let picture = client.picture().await?;
             let (token, command) = new_token(ttl, uses)?;
-            client.propose(&picture, &command).await?;
+            client.propose(&picture, &command, false).await?;
             output.report(&token);
         }
         TokenCommand::List => output.report(&list(&client.ring().await?, now())),
@@ -83,7 +83,7 @@ pub async fn token(
                 forecast: None,
             };
             if output.confirm(&plan, consent)? {
-                let applied = client.propose(&picture, &Command::RevokeToken { id }).await?;
+                let applied = client.propose(&picture, &Command::RevokeToken { id }, false).await?;
                 output.report(&Done::new(plan.change, applied));
             }
         }

@@ -32,6 +32,8 @@ pub struct Whereabouts {
     pub digest: String,
     /// The owners of the slot, the preferred coordinator first.
     pub owners: Vec<Owner>,
+    /// Why it may be otherwise by now.
+    pub warnings: Vec<String>,
 }
 
 /// A node that owns a slot.
@@ -80,13 +82,15 @@ pub fn whereabouts(state: &RingState, tenant: &str, series: &Series) -> Result<W
         epoch: view.epoch().0,
         digest: view.digest().to_string(),
         owners: owners.collect(),
+        warnings: Vec::new(),
     })
 }
 
 impl fmt::Display for Whereabouts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tenant, series, pool, hash, tenant_slots, index, slot, slots, epoch, digest, owners } =
-            self;
+        let Self {
+            tenant, series, pool, hash, tenant_slots, index, slot, slots, epoch, digest, owners, ..
+        } = self;
         writeln!(out, "series  {series} of tenant {tenant}")?;
         writeln!(out, "hash    {hash}")?;
         writeln!(out, "slot    {slot} of {slots}: number {index} of the tenant's {tenant_slots}")?;
@@ -96,7 +100,8 @@ impl fmt::Display for Whereabouts {
         for owner in owners {
             table.row([&owner.name, &owner.zone, owner.state, &owner.address, &owner.uid]);
         }
-        write!(out, "\n{table}")
+        write!(out, "\n{table}")?;
+        self.warnings.iter().try_for_each(|warning| write!(out, "\nwarning: {warning}"))
     }
 }
 

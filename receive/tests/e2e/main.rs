@@ -1,6 +1,7 @@
 //! The real binary, driven from outside: clients, signals, kills, other programs on the same
 //! directories.
 
+mod admin;
 mod bad_input;
 mod blocks;
 #[path = "../common/buckets/mod.rs"]

@@ -1,6 +1,6 @@
 //! The commands of administrators against nodes in this process, over loopback.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -10,13 +10,13 @@ use weir::{
 };
 use weir_hashring::{
     cluster::ClusterConfig,
-    ids::{PoolName, ReplicaCount, RingEpoch, SlotCount, TokenId},
+    ids::{Digest, PoolName, ReplicaCount, RingEpoch, SlotCount, TokenId},
     ring::{Command, NodeState, RingState},
     series_hash,
     view::RingView,
 };
 
-use crate::cluster::{Place, TestNode, check_table, config, found, soon, state_of, table};
+use crate::cluster::{Place, TestNode, check_table, config, found, soon, start_founders, state_of, table};
 
 /// Somebody who answers all questions the same, if any.
 #[derive(Default)]
@@ -153,6 +153,51 @@ async fn any_node_shows_the_cluster() {
     stop_all(&mut nodes).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_any_node_tells_the_last_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = four(dir.path()).await;
+    let ring = nodes[0].ring_name();
+    for node in &nodes {
+        node.publishes(ring).await;
+        for (arguments, field) in [("ring where up", "warnings"), ("ring plan", "notes")] {
+            until(node, arguments, |answer| answer[field] == serde_json::json!([])).await;
+        }
+    }
+    for number in [0, 1] {
+        nodes[number].stop().await;
+    }
+    // A voter, and a node that only watches, even when it is alone and was just started.
+    last_ring_is_told(&nodes[2], ring).await;
+    last_ring_is_told(&nodes[3], ring).await;
+    nodes[2].stop().await;
+    nodes[3].stop().await;
+    nodes[3].start_again().await;
+    last_ring_is_told(&nodes[3], ring).await;
+    nodes[3].stop().await;
+}
+
+async fn last_ring_is_told(node: &TestNode, (epoch, digest): (RingEpoch, Digest)) {
+    let is_doubted = |list: &Value| {
+        let told = list.as_array().unwrap().iter().filter_map(Value::as_str);
+        let known = format!("the last that {} knows", node.config.addresses.cluster);
+        told.filter(|text| text.contains(&known) && text.contains("has no contact to a leader")).count() == 1
+    };
+    let place = until(node, "ring where up", |found| is_doubted(&found["warnings"])).await;
+    assert_eq!((&place["epoch"], &place["digest"]), (&epoch.0.into(), &digest.to_string().into()));
+    assert_eq!(place["owners"].as_array().unwrap().len(), 3);
+    where_agrees_with_the_view(node).await;
+    assert!(text(node, "ring where up").await.contains("\nwarning: this is by the ring of epoch "));
+    let plan = until(node, "ring plan --remove=node-0", |plan| is_doubted(&plan["notes"])).await;
+    assert_eq!((&plan["epoch"], &plan["placements_moved_min"]), (&epoch.0.into(), &3072.into()));
+    assert_eq!(field(&plan["nodes"], "node-0", "slots_after"), 0);
+    let status = json(node, "ring status").await;
+    assert_eq!((&status["epoch"], &status["digest"]), (&epoch.0.into(), &digest.to_string().into()));
+    let warnings = status["warnings"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let lost: Vec<&str> = warnings.filter(|warning| warning.contains("nothing can be changed")).collect();
+    assert!(matches!(lost[..], [warning] if warning.contains(&node.config.name)), "{status}");
+}
+
 async fn where_agrees_with_the_view(node: &TestNode) {
     let view: Arc<RingView> = node.view();
     for n in 0..20 {
@@ -264,27 +309,144 @@ async fn drained(nodes: &[TestNode]) {
     nodes[0].ring("it has left", |state| is_gone(state) == Some(NodeState::Left)).await;
 }
 
+fn warns(status: &Value, text: &str) -> bool {
+    status["warnings"].as_array().unwrap().iter().any(|warning| *warning == text)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_nodes_are_replaced_or_their_slots_moved() {
+async fn what_needs_a_person_is_told_of_too_few_nodes() {
     let dir = tempfile::tempdir().unwrap();
-    let mut nodes = found(dir.path(), 3, |_| ()).await;
-    nodes.push(join(dir.path(), 3, "zone-3", &nodes[0]).await);
+    let mut nodes = start_founders(dir.path(), 2, |config| {
+        config.policies.expected_replicas = ReplicaCount::new(3);
+        config.timers.replace_grace = Duration::from_secs(1);
+    })
+    .await;
+    let are_active =
+        |state: &RingState| state.nodes().filter(|node| node.state == NodeState::Active).count() == 2;
+    for node in &nodes {
+        node.ring("both are active", are_active).await;
+    }
+    let refused =
+        "pool default: 2 nodes may own slots, 3 are needed: there is no table, and writes are refused";
+    until(&nodes[1], "ring status", |status| warns(status, refused)).await;
+    let shown = text(&nodes[0], "ring status").await;
+    assert!(shown.contains(&format!("\nwarning: {refused}")), "{shown}");
+
+    // What a node says of its own part.
+    nodes[1].stop().await;
+    nodes[1].config.policies.expected_replicas = ReplicaCount::new(2);
+    nodes[1].start_again().await;
+    let differs = |status: &Value| {
+        let warnings = status["warnings"].as_array().unwrap().iter();
+        warnings
+            .filter_map(Value::as_str)
+            .any(|warning| warning.starts_with("node-1: ") && warning.contains("the node expects 2 copies"))
+    };
+    for node in &nodes {
+        until(node, "ring status", differs).await;
+    }
+
+    // What the leader waits for: two founders that vote go on with a third.
+    nodes.push(join(dir.path(), 2, "zone-2", &nodes[0]).await);
+    nodes[0].ring("there is a table", |state| !table(state).is_empty()).await;
+    until(&nodes[0], "ring status", |status| !warns(status, refused)).await;
+    until(&nodes[0], "ring raft voters", |report| report["voters"].as_array().unwrap().len() == 3).await;
+    nodes[2].stop().await;
+    let silent = |text: Option<&str>| text.is_some_and(|text| text.contains("nothing was heard of it for"));
+    let status = until(&nodes[0], "ring status", |status| {
+        let warnings = status["warnings"].as_array().unwrap().iter().filter_map(Value::as_str);
+        warnings.into_iter().any(|warning| warning.starts_with("node-2: ") && silent(Some(warning)))
+    })
+    .await;
+    assert!(silent(field(&status["nodes"], "node-2", "waiting").as_str()), "{status}");
+    stop_all(&mut nodes).await;
+}
+
+/// Three founders and one that came later, with as many slots each.
+async fn four(dir: &std::path::Path) -> Vec<TestNode> {
+    let mut nodes = found(dir, 3, |_| ()).await;
+    nodes.push(join(dir, 3, "zone-3", &nodes[0]).await);
     let balanced =
         |state: &RingState| table(state).slots_of_nodes().into_values().collect::<Vec<_>>() == [3072; 4];
     nodes[0].ring("the slots are balanced", balanced).await;
+    nodes
+}
+
+/// Gives a stopped node up as soon as the leader lets it be, which is when it is silent.
+async fn forget(node: &TestNode, name: &str) -> Result<Value, AdminError> {
+    let arguments = format!("node forget {name} --yes --json");
+    soon(&arguments, async {
+        loop {
+            let mut console = Recorder::default();
+            match run_at(&node.config.addresses.cluster, &arguments, &mut console).await {
+                Ok(()) => return Ok(serde_json::from_str(&console.printed).unwrap()),
+                Err(error) if error.to_string().contains(" was heard of ") => {}
+                Err(error) if error.to_string().contains("it is not known yet whether") => {}
+                Err(error) => return Err(error),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_slots_of_a_node_that_is_given_up_go_to_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = four(dir.path()).await;
     until(&nodes[0], "node list", |list| field(&list["nodes"], "node-3", "ready") == true).await;
-    let alive = fails(&nodes[0], "node forget node-3 --yes").await.to_string();
+    let alive = fails(&nodes[1], "node forget node-3 --yes").await.to_string();
     assert!(alive.starts_with("node-3 was heard of ") && alive.contains("weir node drain"), "{alive}");
+    let before = nodes[0].node().ring_state();
+    assert_eq!(state_of(&before, "node-3"), Some(NodeState::Active));
     let uid = nodes[3].node().uid();
     nodes[3].stop().await;
-    json(&nodes[0], &format!("node forget {uid} --yes --force")).await;
-    let is_lost = |state: &RingState| state_of(state, "node-3") == Some(NodeState::Lost);
-    let lost = nodes[0].ring("it is lost", is_lost).await.state.clone();
-    let told = "node-3 is lost and holds 3072 slots: replace it, or rebalance";
-    until(&nodes[0], "ring status", |status| {
-        status["warnings"].as_array().unwrap().iter().any(|warning| *warning == told)
-    })
-    .await;
+    assert_eq!(forget(&nodes[1], "node-3").await.unwrap()["changed"], true);
+    let after = nodes[0].ring("its slots are moved", |state| state.node(uid).is_none()).await;
+    assert_eq!(check_table(&after.state).into_values().collect::<Vec<_>>(), [4096; 3]);
+    assert_eq!(after.state.tombstone(uid).map(|tombstone| tombstone.state), Some(NodeState::Lost));
+    until(&nodes[0], "ring status", |status| status["warnings"] == serde_json::json!([])).await;
+
+    // Of three nodes for three copies none can be done without, as the leader knows, unless it is forced.
+    let uid = nodes[2].node().uid();
+    nodes[2].stop().await;
+    let refused = forget(&nodes[1], "node-2").await.unwrap_err().to_string();
+    let why = "node node-2 cannot be given up, but replaced: 2 nodes would be left in pool default";
+    assert!(refused.contains(why), "{refused}");
+    assert_eq!(state_of(&nodes[0].node().ring_state(), "node-2"), Some(NodeState::Active));
+    let forced = json(&nodes[1], "node forget node-2 --yes --force").await;
+    assert_eq!(forced["changed"], true);
+    let is_given_up = |state: &RingState| state.node(uid).is_some_and(|node| node.forgotten);
+    let kept = nodes[1].ring("it is given up", is_given_up).await;
+    assert_eq!(check_table(&kept.state).get("node-2"), Some(&4096), "nobody else can have its slots");
+    let is_known = |list: &Value| field(&list["nodes"], "node-2", "state") == "lost";
+    until(&nodes[1], "node list", is_known).await;
+    assert_eq!(json(&nodes[1], "node forget node-2 --yes").await["changed"], false);
+    let stays = "pool default: 2 nodes may own slots, 3 are needed: no slot can be moved";
+    until(&nodes[1], "ring status", |status| warns(status, stays)).await;
+    nodes.push(join(dir.path(), 4, "zone-4", &nodes[0]).await);
+    let after = nodes[0].ring("its slots are moved", |state| state.node(uid).is_none()).await;
+    assert_eq!(check_table(&after.state).into_values().collect::<Vec<_>>(), [4096; 3]);
+    stop_all(&mut nodes).await;
+}
+
+/// Marks a node as lost that may still be replaced, as other programs may do.
+async fn lose(by: &TestNode, name: &str) -> RingState {
+    let state = by.node().ring_state();
+    let uid = state.nodes().find(|node| node.name == name).unwrap().uid;
+    let (from, to) = (NodeState::Active, NodeState::Lost);
+    let command = Command::SetNodeState { uid, from, to, reason: "test".to_owned() };
+    soon("it is lost", by.node().propose_forced(command)).await.unwrap();
+    by.ring("it is lost", |state| state_of(state, name) == Some(to)).await.state.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_nodes_are_replaced_or_their_slots_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = four(dir.path()).await;
+    nodes[3].stop().await;
+    let lost = lose(&nodes[0], "node-3").await;
+    let told = "pool default: node node-3 is lost and holds 3072 slots: nothing is moved until it is replaced or given up";
+    until(&nodes[0], "ring status", |status| warns(status, told)).await;
 
     // The leader moves nothing, so the next node has no slots, and takes over all at once.
     nodes.push(join(dir.path(), 4, "zone-3", &nodes[0]).await);
@@ -303,7 +465,7 @@ async fn lost_nodes_are_replaced_or_their_slots_moved() {
 
     // Or the others take the slots.
     nodes[4].stop().await;
-    json(&nodes[0], "node forget node-4 --yes --force").await;
+    lose(&nodes[0], "node-4").await;
     let rebalance = "ring rebalance --yes --step-interval=0 --max-moves-per-step=512";
     let dry = json(&nodes[2], &format!("{rebalance} --dry-run")).await;
     assert_eq!(dry["placements_moved"], 3072);

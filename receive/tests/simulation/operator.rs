@@ -124,13 +124,15 @@ fn next_step(hosts: &Hosts, job: Job) -> Option<Option<Command>> {
 async fn propose(hosts: &Hosts, network: &Network, command: &Command) {
     let addresses: Vec<String> =
         hosts.lock().iter().filter(|host| !host.is_gone()).map(|host| host.address()).collect();
-    let command = serde_json::to_vec(command).expect("a command is text and numbers");
+    let encoded = serde_json::to_vec(command).expect("a command is text and numbers");
     for address in addresses {
         let Ok(channel) = network.dial(&address, Duration::ZERO) else { continue };
         let request = ProposeRequest {
             version: 1,
-            command: command.clone(),
+            command: encoded.clone(),
             forward: true,
+            // The machine of whoever is to be lost is gone, however lately it was heard of.
+            force: matches!(command, Command::SetNodeState { to: NodeState::Lost, .. }),
             ..ProposeRequest::default()
         };
         let mut client = ClusterClient::new(channel);
