@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     config::ClusterTimers,
+    leader::summary,
     node_steps::{Facts, NodeStep, node_step},
     policy::ClusterPolicies,
 };
@@ -38,6 +39,9 @@ pub struct Situation<'a> {
     pub since_last_wave: Option<Duration>,
     /// Identity of the next plan.
     pub plan_id: PlanId,
+    /// What this very ring refused, as the log puts it: it is not proposed again, and nothing else waits
+    /// for it.
+    pub rejected: &'a BTreeSet<String>,
 }
 
 /// What to propose.
@@ -59,7 +63,9 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     };
     for node in state.nodes() {
         let step = node_step(state, node, situation.facts, situation.timers, situation.policies);
-        if let NodeStep::Propose(command) = step {
+        if let NodeStep::Propose(command) = step
+            && !situation.rejected.contains(&summary(&command))
+        {
             return Duty::Propose(command);
         }
     }
@@ -74,6 +80,9 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
         let degraded = situation.policies.rf_allow_degraded;
         let wave = wave(state, name, moves_max, degraded, situation.plan_id);
         let Some((command, is_first)) = wave else { continue };
+        if situation.rejected.contains(&summary(&command)) {
+            continue;
+        }
         if is_first || (interval_passed && !situation.is_held_back) {
             return Duty::Propose(Box::new(command));
         }
@@ -121,7 +130,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::policy::{JoinPolicy, ReplacePolicy},
-        ids::Uid,
+        ids::{Uid, UnixMillis},
         ring::tests::{cluster_of, init, registration, set_state},
     };
 
@@ -136,23 +145,49 @@ mod tests {
     }
 
     fn duty(state: &RingState, joined: &[u128], change: impl FnOnce(&mut Situation<'_>)) -> Duty {
-        let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
-        let joining = joined.iter().map(|uid| (Uid(*uid), timers.join_read_grace)).collect();
+        duty_of(state, &facts(joined), change)
+    }
+
+    /// These have been Joining for as long as they should, and were heard of just now.
+    fn facts(joined: &[u128]) -> Facts {
+        let joining = joined.iter().map(|uid| (Uid(*uid), timers().join_read_grace)).collect();
         let heard = joined.iter().map(|uid| (Uid(*uid), Duration::ZERO)).collect();
-        let facts = Facts { joining, heard, ..Facts::default() };
+        Facts { joining, heard, ..Facts::default() }
+    }
+
+    fn duty_of(state: &RingState, facts: &Facts, change: impl FnOnce(&mut Situation<'_>)) -> Duty {
+        let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
+        let rejected = BTreeSet::new();
         let mut situation = Situation {
             state,
             init: &init,
-            facts: &facts,
+            facts,
             timers: &timers,
             policies: &policies,
             are_tables_settled: false,
             is_held_back: false,
             since_last_wave: None,
             plan_id: PlanId(u128::from(state.epoch().0)),
+            rejected: &rejected,
         };
         change(&mut situation);
         next_duty(&situation)
+    }
+
+    fn next_duty_without(state: &RingState, facts: &Facts, rejected: &BTreeSet<String>) -> Duty {
+        let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
+        next_duty(&Situation {
+            state,
+            init: &init,
+            facts,
+            timers: &timers,
+            policies: &policies,
+            are_tables_settled: false,
+            is_held_back: false,
+            since_last_wave: None,
+            plan_id: PlanId(u128::from(state.epoch().0)),
+            rejected,
+        })
     }
 
     fn apply(state: &mut RingState, duty: Duty) -> Command {
@@ -250,6 +285,55 @@ mod tests {
             lost.apply(&command).expect("what a leader proposes fits");
         }
         assert!(!lost.holds_slots(NodeNumber(2)) && lost.node(Uid(2)).is_none());
+    }
+
+    /// Node 1 took over from node 4 and was lost then; the others have uploaded all they held.
+    #[test]
+    fn a_lost_node_that_took_over_stops_nothing() {
+        let mut state = cluster_of(3);
+        let newcomer = crate::ring::NodeRegistration { zone: "b".to_owned(), ..registration(4) };
+        state.apply(&Command::RegisterNode(newcomer)).expect("the node is new");
+        let at = Some(UnixMillis(5));
+        let replace = Command::ReplaceNode { dead: Uid(2), new: Uid(4), force: false, at };
+        state.apply(&replace).expect("they are alike");
+        state.apply(&set_state(4, NodeState::Active, NodeState::Lost)).expect("it is Active");
+        state.apply(&Command::RegisterNode(registration(5))).expect("the node is new");
+        let uploaded = [1, 3].map(|uid| (Uid(uid), UnixMillis(1 << 40)));
+        let facts = Facts { uploaded: uploaded.into(), ..facts(&[5]) };
+        let close = duty_of(&state, &facts, |_| ());
+        assert!(matches!(apply(&mut state, close), Command::CloseTakeOver { .. }));
+        let next = duty_of(&state, &facts, |_| ());
+        assert!(matches!(apply(&mut state, next), Command::SetNodeState { uid: Uid(5), .. }));
+    }
+
+    /// What the ring refuses is passed over, and the rest goes on.
+    #[test]
+    fn what_was_refused_is_not_proposed_again() {
+        let mut state = cluster_of(3);
+        for uid in [4, 5] {
+            state.apply(&Command::RegisterNode(registration(uid))).expect("the node is new");
+        }
+        let mut rejected = BTreeSet::new();
+        let mut proposed = |state: &RingState| {
+            let facts = facts(&[4, 5]);
+            let found = next_duty_without(state, &facts, &rejected);
+            if let Duty::Propose(command) = &found {
+                rejected.insert(summary(command));
+            }
+            found
+        };
+        let active = |duty: Duty| match duty {
+            Duty::Propose(command) => match *command {
+                Command::SetNodeState { uid, to: NodeState::Active, .. } => uid.0,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([active(proposed(&state)), active(proposed(&state))], [4, 5]);
+        assert_eq!(proposed(&state), Duty::Rest);
+        state.apply(&set_state(4, NodeState::Joining, NodeState::Active)).expect("it is Joining");
+        assert!(matches!(proposed(&state), Duty::Propose(wave) if matches!(*wave, Command::ApplyPlan(_))));
+        assert_eq!(proposed(&state), Duty::Rest);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     aside::aside,
-    ids::{HashSeed, NodesVersion, PlanId, Uid, UnixMillis},
+    ids::{HashSeed, NodesVersion, PlanId, RingEpoch, Uid, UnixMillis},
     raft::{Published, RaftNode},
     ring::{Command, HashFunction, InitCluster, Node, NodeState, RingState},
 };
@@ -39,6 +39,26 @@ struct Books {
     warned: BTreeSet<Uid>,
     /// With so many entries applied there was nothing to move.
     settled: Option<u64>,
+    rejected: Rejections,
+}
+
+/// What a ring refused. Asked again it would refuse it again, so that is left alone until nodes or tables
+/// have changed.
+#[derive(Debug, Default)]
+struct Rejections {
+    of: (RingEpoch, NodesVersion),
+    commands: BTreeSet<String>,
+}
+
+impl Rejections {
+    /// What this ring refused.
+    fn of(&mut self, state: &RingState) -> &mut BTreeSet<String> {
+        let now = (state.epoch(), state.nodes_version());
+        if self.of != now {
+            *self = Rejections { of: now, commands: BTreeSet::new() };
+        }
+        &mut self.commands
+    }
 }
 
 /// Since when nodes are in a state, and since which version of the list of nodes.
@@ -69,6 +89,7 @@ impl Books {
             last_wave: None,
             warned: BTreeSet::new(),
             settled: None,
+            rejected: Rejections::default(),
         }
     }
 
@@ -169,6 +190,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
     let (machine, own) = (Arc::clone(&published.machine), Arc::clone(shared));
     let are_tables_settled = books.settled == Some(published.entries_applied);
     let plan_id = PlanId(shared.surroundings.nature.random());
+    let rejected = books.rejected.of(state).clone();
     let work = move || {
         next_duty(&Situation {
             state: &machine.state,
@@ -180,6 +202,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             is_held_back,
             since_last_wave,
             plan_id,
+            rejected: &rejected,
         })
     };
     let duty = match aside(work).await {
@@ -206,10 +229,12 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             }
             true
         }
-        // Something else came first; the next look sees it.
+        // Something else came first, which the next look sees, or the rest of what there is to do goes on
+        // without it.
         Ok(Err(rejected)) => {
             warn!(command = summary(&command), %rejected, "what the leader proposed did not fit");
-            false
+            books.rejected.of(state).insert(summary(&command));
+            true
         }
         Err(NotLed::Elsewhere(_) | NotLed::Refused(_) | NotLed::Cloned(_)) => false,
         Err(NotLed::Failed(error)) => {
@@ -298,6 +323,20 @@ mod tests {
         // A leader that did not run for a while heard nobody, which says nothing of them.
         let facts = books.facts(&state, &soft, &timers, at(200), UnixMillis(0));
         assert_eq!((facts.leads_for, facts.heard.len()), (Duration::ZERO, 0));
+    }
+
+    #[test]
+    fn a_refusal_counts_until_nodes_or_tables_change() {
+        let mut state = cluster_of(3);
+        let mut rejections = Rejections::default();
+        rejections.of(&state).insert("refused".to_owned());
+        assert_eq!(rejections.of(&state).len(), 1);
+        state.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
+        assert!(rejections.of(&state).is_empty());
+        rejections.of(&state).insert("refused".to_owned());
+        let pool = Command::SetPool { name: crate::ids::PoolName::from("big"), matchers: Vec::new() };
+        state.apply(&pool).expect("the pool is new");
+        assert!(rejections.of(&state).is_empty());
     }
 
     #[test]

@@ -240,7 +240,10 @@ impl RingState {
     }
 
     pub(super) fn close_take_over(&mut self, uid: Uid, at: UnixMillis) -> Result<Applied, Rejected> {
-        self.live_node(uid)?;
+        // A lost one too: what it took over before is as safe as if it were there.
+        if !self.nodes.contains_key(&uid) {
+            return Err(self.not_found(uid));
+        }
         let node =
             self.nodes.get_mut(&uid).filter(|node| node.took_over.as_ref().is_some_and(|it| it.at == at));
         let Some(node) = node else { return Ok(Applied::Unchanged) };
