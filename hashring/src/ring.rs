@@ -41,7 +41,7 @@ pub use command::{
 };
 pub use delta::{DeltaFault, MappingChange, RingDelta};
 pub use mapping::{Mapping, Pool, TenantMapping};
-pub use node::{Node, NodeState, TakeOver, Tombstone};
+pub use node::{Node, NodeState, OpenLoss, Tombstone};
 pub use preview::{NodePreview, PlanPreview};
 pub use rejected::{Field, Rejected, TokenFault};
 pub use state::{Cluster, ConfigValue, HashFunction, JoinToken, RingState};

@@ -1,7 +1,7 @@
 //! What a leader has to propose next: a pure step from what it knows.
 //!
-//! In this order: found the ring, do what is next in the lives of nodes (see [`super::node_steps`]), give
-//! a pool its first table, and bring tables to what their members ask for, wave by wave. A node that is
+//! In this order: found the ring, look after the data of nodes that are gone, do what is next in the lives of
+//! the others (see [`super::node_steps`]), give a pool its first table, and bring tables to what their members ask for, wave by wave. A node that is
 //! silent or lost moves nothing; what a lost node holds waits until that is replaced or given up.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     config::ClusterTimers,
     leader::summary,
-    node_steps::{Facts, NodeStep, node_step},
+    node_steps::{Facts, NodeStep, loss_step, node_step},
     policy::ClusterPolicies,
 };
 use crate::{
@@ -61,6 +61,13 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     let Some(cluster) = state.cluster() else {
         return Duty::Propose(Box::new(Command::InitCluster(situation.init.clone())));
     };
+    for (gone, loss) in state.open_losses() {
+        if let Some(command) = loss_step(state, *gone, loss, situation.facts)
+            && !situation.rejected.contains(&summary(&command))
+        {
+            return Duty::Propose(Box::new(command));
+        }
+    }
     for node in state.nodes() {
         let step = node_step(state, node, situation.facts, situation.timers, situation.policies);
         if let NodeStep::Propose(command) = step
@@ -276,6 +283,8 @@ mod tests {
         }
         assert!(!state.holds_slots(NodeNumber(2)));
         lost.apply(&set_state(2, NodeState::Draining, NodeState::Lost)).expect("it is Draining");
+        let date = duty(&lost, &[], |_| ());
+        assert!(matches!(apply(&mut lost, date), Command::DateLoss { uid: Uid(2), .. }));
         assert_eq!(duty(&lost, &[], |_| ()), Duty::Rest);
         assert!(lost.holds_slots(NodeNumber(2)));
         // Until somebody gives it up.
@@ -287,7 +296,7 @@ mod tests {
         assert!(!lost.holds_slots(NodeNumber(2)) && lost.node(Uid(2)).is_none());
     }
 
-    /// Node 1 took over from node 4 and was lost then; the others have uploaded all they held.
+    /// Node 4 took over from node 2 and was lost then; the others have uploaded all they held.
     #[test]
     fn a_lost_node_that_took_over_stops_nothing() {
         let mut state = cluster_of(3);
@@ -300,8 +309,11 @@ mod tests {
         state.apply(&Command::RegisterNode(registration(5))).expect("the node is new");
         let uploaded = [1, 3].map(|uid| (Uid(uid), UnixMillis(1 << 40)));
         let facts = Facts { uploaded: uploaded.into(), ..facts(&[5]) };
-        let close = duty_of(&state, &facts, |_| ());
-        assert!(matches!(apply(&mut state, close), Command::CloseTakeOver { .. }));
+        for expected in ["CloseLoss { uid: Uid(2)", "DateLoss { uid: Uid(4)", "CloseLoss { uid: Uid(4)"] {
+            let next = duty_of(&state, &facts, |_| ());
+            let found = format!("{:?}", apply(&mut state, next));
+            assert!(found.starts_with(expected), "{found}");
+        }
         let next = duty_of(&state, &facts, |_| ());
         assert!(matches!(apply(&mut state, next), Command::SetNodeState { uid: Uid(5), .. }));
     }

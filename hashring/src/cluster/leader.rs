@@ -269,6 +269,8 @@ pub fn summary(command: &Command) -> String {
         Command::ReplaceNode { dead, new, force, at: _ } => {
             format!("node {new} replaces {dead}{}", if *force { ", forced" } else { "" })
         }
+        Command::DateLoss { uid, at: _ } => format!("node {uid} is gone, with data that others have too"),
+        Command::CloseLoss { uid, at: _ } => format!("what others had of node {uid} is uploaded"),
         // What is known of its secret stays out of logs.
         Command::AddToken { id, expires, uses, .. } => {
             format!("add token {id}, {uses} uses until {} ms", expires.0)

@@ -2,9 +2,11 @@
 //!
 //! A node that joins owns slots once those who read have had time to learn of it. If it has the name of
 //! another node it is meant to replace that one: it takes over as soon as the other has been silent for
-//! long, and then at once. Nobody gets slots who is not there. What a disk held that is gone is then on one disk less, until the
-//! others have uploaded it; no second node of the same replica group is replaced before that. If the old
-//! one was a voter, its tombstone names the successor; who votes is not decided here.
+//! long, and then at once. Nobody gets slots who is not there. If the old one was a voter, its tombstone names
+//! the successor; who votes is not decided here.
+//!
+//! What a disk held that is gone, replaced or given up, is on one disk less until all who shared its slots
+//! have uploaded what they held then; none of these is replaced before that.
 //!
 //! A node that drains gives its slots away in waves, uploads all that it holds, is read from a while
 //! longer, and is then safe to delete. When it is not there any more it has left, for good.
@@ -18,8 +20,13 @@ use super::{
 };
 use crate::{
     ids::{Uid, UnixMillis},
-    ring::{Command, Node, NodeState, RingState},
+    ring::{Command, Node, NodeState, OpenLoss, RingState},
 };
+
+/// What was acknowledged before a node was lost has times up to so much later than that: samples are taken
+/// that are ten minutes ahead, and two more are for clocks that differ, and for what was acknowledged between
+/// the leader's look at the clock and the change of the ring.
+pub const TAKEN_AHEAD: Duration = Duration::from_secs(12 * 60);
 
 /// What the leader knows of nodes beside the ring.
 #[derive(Clone, Debug)]
@@ -79,17 +86,15 @@ pub fn node_step(
     timers: &ClusterTimers,
     policies: &ClusterPolicies,
 ) -> NodeStep {
-    let taken_over = take_over_step(state, node, facts);
-    if let NodeStep::Propose(_) = taken_over {
-        return taken_over;
-    }
     match node.state {
         NodeState::Joining => match namesake(state, node) {
             Some(old) => replacement(state, old, node, facts, timers, policies),
             None => joining(state, node, facts, timers),
         },
-        NodeState::Active if taken_over == NodeStep::Stay => active(node, facts, timers),
-        NodeState::Active => taken_over,
+        NodeState::Active => match inherited_loss(state, node, facts) {
+            Some(what) => NodeStep::Wait(format!("it took over from a node whose data is gone; {what}")),
+            None => active(node, facts, timers),
+        },
         NodeState::Draining => draining(state, node, facts, timers),
         NodeState::Drained => drained(node, facts, timers),
         NodeState::Lost => lost(state, node),
@@ -223,7 +228,7 @@ fn replacement(
     }
     if let Some(other) = state.take_over_near(old.uid) {
         return NodeStep::Warn(format!(
-            "node {} of the same name shares slots with {}, which took over from another lately: a second one is replaced when what is left of the first is uploaded, or by force",
+            "node {} of the same name shared slots with {}, which was lost lately: a second one is replaced when what the others have of the first is uploaded, or by force",
             old.uid, other.name
         ));
     }
@@ -237,28 +242,33 @@ fn replacement(
     }
 }
 
-/// Whether what a node took over is safe again: all who shared the old one's slots have uploaded what they
-/// held then, or are gone.
-fn take_over_step(state: &RingState, node: &Node, facts: &Facts) -> NodeStep {
-    let Some(take_over) = &node.took_over else { return NodeStep::Stay };
+/// What there is to propose about a node that is gone with its data: when that was, or that it is safe
+/// again, as all who shared its slots have uploaded what they held then, or are gone.
+pub fn loss_step(state: &RingState, gone: Uid, loss: &OpenLoss, facts: &Facts) -> Option<Command> {
+    let Some(at) = loss.at else { return Some(Command::DateLoss { uid: gone, at: facts.now }) };
+    still_open(state, loss, facts).is_empty().then_some(Command::CloseLoss { uid: gone, at })
+}
+
+/// The names of those who shared slots with a node that is gone, and have not uploaded what they held then.
+fn still_open<'a>(state: &'a RingState, loss: &OpenLoss, facts: &Facts) -> Vec<&'a str> {
+    let ahead = i64::try_from(TAKEN_AHEAD.as_millis()).unwrap_or(i64::MAX);
     let is_open = |uid: &&Uid| {
-        let uploaded = facts.uploaded.get(*uid).is_some_and(|through| *through >= take_over.at);
-        !uploaded && state.tombstone(**uid).is_none()
+        let is_uploaded = |at: UnixMillis| {
+            facts.uploaded.get(*uid).is_some_and(|through| through.0 >= at.0.saturating_add(ahead))
+        };
+        !loss.at.is_some_and(is_uploaded) && state.tombstone(**uid).is_none()
     };
-    let open: Vec<&str> = take_over
-        .waits_for
-        .iter()
-        .filter(is_open)
-        .map(|uid| state.node(*uid).map_or("one that is unknown", |node| node.name.as_str()))
-        .collect();
-    if open.is_empty() {
-        let close = Command::CloseTakeOver { uid: node.uid, at: take_over.at };
-        return NodeStep::Propose(Box::new(close));
-    }
-    NodeStep::Wait(format!(
-        "it took over from a node whose data is gone; these have not uploaded yet what they held then: {}",
-        open.join(", ")
-    ))
+    let name = |uid: &Uid| state.node(*uid).map_or("one that is unknown", |node| node.name.as_str());
+    loss.waits_for.iter().filter(is_open).map(name).collect()
+}
+
+/// What is still to be uploaded of the data of those whose slots a node has, in words.
+fn inherited_loss(state: &RingState, node: &Node, facts: &Facts) -> Option<String> {
+    let mut losses = state.open_losses().iter();
+    let is_heir = |gone: &Uid| state.tombstone(*gone).is_some_and(|it| it.successor == Some(node.uid));
+    let (_, loss) = losses.find(|(gone, _)| is_heir(gone))?;
+    let open = still_open(state, loss, facts);
+    Some(format!("these have not uploaded yet what they held then: {}", open.join(", ")))
 }
 
 fn set_state(node: &Node, to: NodeState, reason: &str) -> NodeStep {

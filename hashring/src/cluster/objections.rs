@@ -53,7 +53,7 @@ pub fn objection(
             }
             if let Some(other) = state.take_over_near(*uid) {
                 return Some(format!(
-                    "node {} shares slots with {}, which took over from a node whose data is not uploaded yet: what only this one has would be lost",
+                    "node {} shared slots with {}, which is gone and whose data is not uploaded yet: what only this one has would be lost",
                     node.name, other.name
                 ));
             }

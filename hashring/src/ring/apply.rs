@@ -56,7 +56,8 @@ impl RingState {
                 check_length(Field::Reason, reason, REASON_BYTES_MAX)?;
                 self.forget_node(*uid)
             }
-            Command::CloseTakeOver { uid, at } => self.close_take_over(*uid, *at),
+            Command::DateLoss { uid, at } => Ok(self.date_loss(*uid, *at)),
+            Command::CloseLoss { uid, at } => Ok(self.close_loss(*uid, *at)),
             Command::SetTenant { tenant, pool, slots, limits } => {
                 self.set_tenant(&cluster, tenant, pool, slots, limits)
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mapping, Node, NodeState, RingDelta, TokenFault, Tombstone};
+use super::{Mapping, Node, NodeState, OpenLoss, RingDelta, TokenFault, Tombstone};
 use crate::{
     ids::{
         ClusterId, Digest, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
@@ -33,6 +33,9 @@ pub struct RingState {
     /// The number that was given last.
     pub(super) last_number: u32,
     pub(super) tombstones: BTreeMap<Uid, Tombstone>,
+    /// By who is gone. As long as one is open, the loss of any other that it waits for may be one too many.
+    #[serde(default)]
+    pub(super) open_losses: BTreeMap<Uid, OpenLoss>,
     pub(super) tenant_limits: BTreeMap<TenantName, String>,
     pub(super) config: BTreeMap<String, ConfigValue>,
     /// The version that was given last to any setting.
@@ -169,6 +172,11 @@ impl RingState {
     /// What is left of a node that is gone.
     pub fn tombstone(&self, uid: Uid) -> Option<&Tombstone> {
         self.tombstones.get(&uid)
+    }
+
+    /// The losses whose data is not known to be uploaded yet, by who is gone.
+    pub fn open_losses(&self) -> &BTreeMap<Uid, OpenLoss> {
+        &self.open_losses
     }
 
     /// True if any table names the node.
