@@ -2,7 +2,8 @@
 //!
 //! A node that joins owns slots once those who read have had time to learn of it. If it has the name of
 //! another node it is meant to replace that one: it takes over as soon as the other has been silent for
-//! long, and then at once. Nobody gets slots who is not there. If the old one was a voter, its tombstone names
+//! long, and then at once; if the other comes back before, the newcomer leaves. Nobody gets slots who is not
+//! there. If the old one was a voter, its tombstone names
 //! the successor; who votes is not decided here.
 //!
 //! What a disk held that is gone, replaced or given up, is on one disk less until all who shared its slots
@@ -202,6 +203,11 @@ fn replacement(
     let wait = |what: String| NodeStep::Wait(what);
     if old.number > new.number {
         return wait(format!("a later node of its name, {}, is there", old.uid));
+    }
+    // It came while the other was silent, which was an outage, or has the other's name by mistake.
+    if lives(facts, old.uid, timers).is_some() {
+        let reason = format!("node {} of the same name is there again", old.uid);
+        return set_state(new, NodeState::Left, &reason);
     }
     let silent = facts.silent_for(old.uid);
     if silent < timers.replace_grace {

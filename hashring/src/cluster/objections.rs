@@ -21,6 +21,21 @@ pub fn lives(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<Duration
     facts.heard.get(&uid).copied().filter(|ago| *ago <= timers.heartbeat * HEARTBEATS_COUNTED)
 }
 
+/// For how long a node is silent, if that is so short that it may live: of a node that was not heard of it
+/// is only known that it is silent for as long as this leader listens.
+pub fn may_live(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<Duration> {
+    Some(facts.silent_for(uid)).filter(|silent| *silent <= timers.heartbeat * HEARTBEATS_COUNTED)
+}
+
+/// That a node lives, or may, in words.
+fn sign_of_life(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<String> {
+    let silent = may_live(facts, uid, timers)?;
+    Some(match facts.heard.get(&uid) {
+        Some(_) => format!("was heard of {silent:.0?} ago"),
+        None => format!("may live, as this leader has listened for {silent:.0?} only"),
+    })
+}
+
 /// What speaks against a command, in words.
 pub fn objection(
     state: &RingState,
@@ -32,11 +47,8 @@ pub fn objection(
         Command::ReplaceNode { dead, force: false, .. } => {
             // Whoever was given up has no say any more.
             let node = state.node(*dead).filter(|node| !node.state.is_final())?;
-            let ago = lives(facts, *dead, &config.timers)?;
-            Some(format!(
-                "node {} was heard of {ago:.0?} ago: stop it before it is replaced for good, or force it",
-                node.name
-            ))
+            let lives = sign_of_life(facts, *dead, &config.timers)?;
+            Some(format!("node {} {lives}: stop it before it is replaced for good, or force it", node.name))
         }
         Command::SetNodeState { uid, from: NodeState::Active, to: NodeState::Draining, .. } => {
             let node = state.node(*uid)?;
@@ -45,9 +57,9 @@ pub fn objection(
         }
         Command::ForgetNode { uid, .. } => {
             let node = state.node(*uid)?;
-            if let Some(ago) = lives(facts, *uid, &config.timers) {
+            if let Some(lives) = sign_of_life(facts, *uid, &config.timers) {
                 return Some(format!(
-                    "node {} was heard of {ago:.0?} ago: drain it, or stop it before it is given up",
+                    "node {} {lives}: drain it, or stop it before it is given up",
                     node.name
                 ));
             }
@@ -140,5 +152,18 @@ mod tests {
         let mut recent = idle;
         recent.apply(&replaced).expect("they are alike");
         check(&recent, &forget(2), 16, "what only this one has would be lost");
+
+        // A new leader has heard of nobody, which says nothing of them.
+        let unheard = |seconds: u64, command: &Command| {
+            let facts = Facts { leads_for: Duration::from_secs(seconds), ..Facts::default() };
+            objection(&cluster_of(4), command, &facts, &config).unwrap_or_default()
+        };
+        assert!(unheard(0, &forget(1)).contains("may live, as this leader has listened for 0"));
+        assert!(
+            unheard(15, &forget(1)).contains("may live, as this leader has listened for 15s only: drain")
+        );
+        assert_eq!(unheard(16, &forget(1)), "");
+        assert!(unheard(15, &replace(false)).contains("for 15s only: stop it before"));
+        assert_eq!(unheard(16, &replace(false)), "");
     }
 }

@@ -98,7 +98,15 @@ fn a_silent_node_is_replaced_by_its_namesake() {
         facts.heard.insert(Uid(4), Duration::from_secs(seconds));
         facts
     };
-    waits(step(&state, 7, &silent(0), &auto), "was silent for 0");
+    // Whoever is there again needs nobody in its place.
+    for seconds in [0, 15] {
+        let leaves = proposed(step(&state, 7, &silent(seconds), &auto));
+        let (joining, left) = (NodeState::Joining, NodeState::Left);
+        assert!(
+            matches!(leaves, Command::SetNodeState { uid: Uid(7), from, to, .. } if (from, to) == (joining, left))
+        );
+    }
+    waits(step(&state, 7, &silent(16), &auto), "was silent for 16");
     waits(step(&state, 7, &silent(59), &auto), "was silent for 59");
     let replace = Command::ReplaceNode { dead: Uid(4), new: Uid(7), force: false, at: Some(NOW) };
     assert_eq!(proposed(step(&state, 7, &silent(60), &auto)), replace);
