@@ -3,8 +3,9 @@
 //! The uid is made at the first start and never again: an empty disk is another node. What the node
 //! has promised in Raft belongs to that uid, so the directory of Raft says whose it is, and the two
 //! are refused when they do not belong together. Order of writing: the owner in the directory of
-//! Raft, then `node.json` that says there is one, then Raft itself; so a store that `node.json` knows
-//! and that is missing is damage, and a directory that it does not know was never used.
+//! Raft, then `node.json` that says there is one, then Raft itself, and then `node.json` that says it has
+//! begun; so a store that `node.json` knows and that is missing is damage, a directory that it does not know
+//! was never used, and once it has begun its log may not be missing either.
 //!
 //! A node that is no member of Raft any more keeps its store: should it become one again, it has to
 //! stand by what it promised. Only a new generation of the cluster ends that, for members of different
@@ -74,6 +75,13 @@ pub struct NodeIdentity {
 struct RaftStoreRecord {
     /// The node takes part in Raft as far as it knows.
     is_member: bool,
+    /// It was started, so there is a log. Not known by those that were written before this was.
+    #[serde(default)]
+    is_begun: bool,
+}
+
+impl RaftStoreRecord {
+    const NEW: RaftStoreRecord = RaftStoreRecord { is_member: true, is_begun: false };
 }
 
 /// The file.
@@ -187,7 +195,7 @@ impl NodeIdentity {
     fn of(dir: &Path, file: NodeFile) -> NodeIdentity {
         let uid = Uid(file.uid.0);
         let is_founder = file.membership.as_ref().is_some_and(|membership| membership.is_founder(uid));
-        let raft = file.raft.or(is_founder.then_some(RaftStoreRecord { is_member: true }));
+        let raft = file.raft.or(is_founder.then_some(RaftStoreRecord::NEW));
         let NodeFile { name, boot, membership, founding, .. } = file;
         NodeIdentity { dir: dir.to_owned(), uid, name, boot, membership, raft, founding }
     }
@@ -225,6 +233,11 @@ impl NodeIdentity {
     /// True if it has a store of Raft in this generation of its cluster.
     pub fn has_raft_store(&self) -> bool {
         self.raft.is_some()
+    }
+
+    /// True if its store of Raft was started before.
+    pub fn is_raft_begun(&self) -> bool {
+        self.raft.is_some_and(|raft| raft.is_begun)
     }
 
     /// The directory of Raft.
@@ -284,7 +297,7 @@ impl NodeIdentity {
         let Some(membership) = &self.membership else { return Ok(()) };
         let (cluster, generation) = (membership.cluster, membership.generation.saturating_add(1));
         let membership = Membership { cluster, generation, founders: Vec::new() };
-        let raft = Some(RaftStoreRecord { is_member: true });
+        let raft = Some(RaftStoreRecord { is_member: true, is_begun: true });
         let forced = NodeIdentity { membership: Some(membership), raft, ..self.clone() };
         let dir = forced.raft_dir();
         let aside = dir.with_extension("tmp");
@@ -308,10 +321,20 @@ impl NodeIdentity {
         Ok(())
     }
 
+    /// Remembers that Raft was started: it may have promised something from now on. Blocks while the disk
+    /// works.
+    pub fn raft_has_begun(&mut self) -> Result<(), IdentityError> {
+        let raft = self.raft.map(|raft| RaftStoreRecord { is_begun: true, ..raft });
+        let begun = NodeIdentity { raft, ..self.clone() };
+        begun.write()?;
+        *self = begun;
+        Ok(())
+    }
+
     /// Remembers that the node takes no part in Raft any more. Its store stays. Blocks while the disk
     /// works.
     pub fn end_raft(&mut self) -> Result<(), IdentityError> {
-        let raft = self.raft.map(|_| RaftStoreRecord { is_member: false });
+        let raft = self.raft.map(|raft| RaftStoreRecord { is_member: false, ..raft });
         let ended = NodeIdentity { raft, ..self.clone() };
         ended.write()?;
         *self = ended;
@@ -325,7 +348,8 @@ impl NodeIdentity {
             remove_dir(&dir)?;
             self.write_owner(&dir)?;
         }
-        Ok(NodeIdentity { raft: Some(RaftStoreRecord { is_member: true }), ..self })
+        let raft = self.raft.unwrap_or(RaftStoreRecord::NEW);
+        Ok(NodeIdentity { raft: Some(RaftStoreRecord { is_member: true, ..raft }), ..self })
     }
 
     /// Writes into a directory of Raft whose it is; the directory is created.

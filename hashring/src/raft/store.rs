@@ -92,6 +92,12 @@ enum Target {
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Opens the store of a directory. Blocks while the disk works.
     fn open(&self, path: &Path) -> Result<RaftStore, StoreError>;
+
+    /// Opens the store of a directory where there has been one before; it is an error if there is none.
+    /// Storage that cannot lose a store need not look.
+    fn open_again(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        self.open(path)
+    }
 }
 
 /// Stores are kept on the disk.
@@ -100,6 +106,13 @@ pub struct OnDisk;
 
 impl Storage for OnDisk {
     fn open(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        RaftStore::open(path)
+    }
+
+    fn open_again(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        if !SledDisk::is_there(path)? {
+            return Err(StoreError::Missing { path: path.to_owned() });
+        }
         RaftStore::open(path)
     }
 }

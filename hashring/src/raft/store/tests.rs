@@ -254,7 +254,7 @@ fn damage_is_told_and_the_directory_can_be_set_aside() {
         tamper(&path, change);
         let error = RaftStore::open(&path).map(|store| indexes(&store)).unwrap_err();
         assert!(matches!(&error, StoreError::Corrupt { what, .. } if what == expected), "{error:?}");
-        assert!(error.to_string().contains("as a new member"));
+        assert!(error.to_string().contains("--data.path together, never one of them alone"));
         let aside = set_aside(&path).unwrap();
         assert_eq!(aside, dir.path().join(format!("{name}.damaged-1")));
         assert!(aside.join("db").exists() && !path.exists());
