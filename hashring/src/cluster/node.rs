@@ -322,6 +322,7 @@ impl ClusterNode {
             warn!(%error, "the task of the cluster ended in a panic");
         }
         self.shared.raft.shutdown().await;
+        self.shared.publisher.finish().await;
         self.shared.lock.lock().take();
     }
 }
