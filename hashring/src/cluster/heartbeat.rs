@@ -29,11 +29,11 @@ pub struct HeartbeatAnswer {
 }
 
 impl Shared {
-    /// What the leader, which is this node, answers to a node; none if it does not lead.
+    /// What the leader, which is this node, answers to a node; none if it does not lead, or nobody follows.
     pub fn heartbeat_answer(&self, uid: Uid) -> Option<HeartbeatAnswer> {
         let status = self.raft.get()?.status();
         let id = RaftId(uid.raft_id().0);
-        status.is_leader.then(|| HeartbeatAnswer {
+        self.leads().then(|| HeartbeatAnswer {
             term: status.term,
             is_member: status.members.is_voter(id) || status.members.is_learner(id),
             members_at: status.members_at,

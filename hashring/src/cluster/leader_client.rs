@@ -297,8 +297,9 @@ impl Shared {
             }
             Question::Join(ask) => Ok(wire::encode(&self.register_here(ask).await?)),
             Question::Heartbeat(state) => {
-                if !self.is_leader() {
-                    return Err(NotLed::Elsewhere(self.leader_hint()));
+                if !self.leads() {
+                    let elsewhere = self.leader_hint().filter(|_| !self.is_leader());
+                    return Err(NotLed::Elsewhere(elsewhere));
                 }
                 self.soft.lock().take(self.uid, state.clone()).map_err(NotLed::Cloned)?;
                 let answer = self.heartbeat_answer(self.uid);

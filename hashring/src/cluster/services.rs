@@ -163,8 +163,8 @@ impl Cluster for Services {
         if let Some(node) = known {
             shared.moved.hear(node, &request.address);
         }
-        if !shared.is_leader() {
-            return Ok(not_leader(shared.leader_hint()));
+        if !shared.leads() {
+            return Ok(not_leader(shared.leader_hint().filter(|_| !shared.is_leader())));
         }
         let is_gone = record.state.tombstone(uid).is_some();
         if known.is_none() && !is_gone {
@@ -189,7 +189,7 @@ impl Cluster for Services {
         }
         match shared.heartbeat_answer(uid) {
             Some(answer) => Ok(answered(wire::encode(&answer))),
-            None => Ok(not_leader(shared.leader_hint())),
+            None => Ok(not_leader(shared.leader_hint().filter(|_| !shared.is_leader()))),
         }
     }
 
@@ -287,10 +287,11 @@ impl Services {
         }
     }
 
-    /// Only a voter that hears of a leader is worth watching: all others know the ring from somebody
-    /// else.
+    /// Only a voter that hears of a leader is worth watching, or one that others follow: all others know the
+    /// ring from somebody else.
     fn follows_leader(&self) -> bool {
-        self.0.raft.get().is_some_and(|raft| raft.status().leader.is_some())
+        let status = self.0.raft.get().map(|raft| raft.status());
+        status.is_some_and(|status| status.leader.is_some() && (!status.is_leader || self.0.leads()))
     }
 
     /// Sends the ring whenever there is a newer one, and a sign of life when there is none for a while.

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     aside::aside,
     ids::{NodeNumber, Uid},
-    raft::{Peer, ProposeError},
+    raft::{Peer, ProposeError, Status},
     ring::{Command, Node, NodeRegistration, NodeState, Rejected, RingState},
 };
 
@@ -215,6 +215,18 @@ impl Shared {
         self.raft.get().is_some_and(|raft| raft.status().is_leader)
     }
 
+    /// True if this node leads and a majority follows it. One that is cut off from the others believes that
+    /// it leads, and they may follow another one already.
+    pub fn leads(&self) -> bool {
+        let status = self.raft.get().map(|raft| raft.status());
+        status.is_some_and(|status| self.has_majority(&status))
+    }
+
+    fn has_majority(&self, status: &Status) -> bool {
+        let patience = self.config.raft.election_timeout_max * 2;
+        status.is_leader && status.quorum_acked_ago.is_some_and(|ago| ago <= patience)
+    }
+
     /// Where other nodes may be, those of the ring first.
     pub fn known_addresses(&self) -> Vec<String> {
         let record = self.publisher.record();
@@ -345,8 +357,7 @@ impl Shared {
     /// Whether commands are taken, as far as this node can tell.
     fn has_quorum(&self) -> bool {
         if let Some(status) = self.raft.get().map(|raft| raft.status()).filter(|status| status.is_leader) {
-            let patience = self.config.raft.election_timeout_max * 2;
-            return status.quorum_acked_ago.is_some_and(|ago| ago <= patience);
+            return self.has_majority(&status);
         }
         let patience = self.config.timers.heartbeat * HEARTBEATS_COUNTED;
         self.heard_by_leader.lock().is_some_and(|at| at.elapsed() <= patience)
