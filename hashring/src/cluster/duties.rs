@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ids::{NodeNumber, PlanId, PoolName},
     planner::{Goal, moves_per_step_default},
-    ring::{Command, InitCluster, Node, NodeState, PlanCommand, RingState},
+    ring::{Cluster, Command, InitCluster, Node, NodeState, PlanCommand, RingState},
 };
 
 /// What the leader knows beside the ring.
@@ -79,57 +79,64 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     if situation.are_tables_settled {
         return Duty::Rest;
     }
-    let timers = situation.timers;
-    let interval_passed = situation.since_last_wave.is_none_or(|since| since >= timers.step_interval);
-    let moves_max = timers.max_moves_per_step.unwrap_or(moves_per_step_default(cluster.slots)).max(1);
     let mut duty = Duty::Rest;
     for name in state.mapping().pools.keys() {
-        let degraded = situation.policies.rf_allow_degraded;
-        let wave = wave(state, name, moves_max, degraded, situation.plan_id);
-        let Some((command, is_first)) = wave else { continue };
-        if situation.rejected.contains(&summary(&command)) {
-            continue;
+        match wave(situation, cluster, name) {
+            Wave::None => {}
+            Wave::Later => duty = Duty::Wait,
+            Wave::Now(command) if situation.rejected.contains(&summary(&command)) => {}
+            Wave::Now(command) => return Duty::Propose(command),
         }
-        if is_first || (interval_passed && !situation.is_held_back) {
-            return Duty::Propose(Box::new(command));
-        }
-        duty = Duty::Wait;
     }
     duty
 }
 
-/// The next wave of a pool, and whether it is its first table; none if there is nothing to do.
-fn wave(
-    state: &RingState,
-    name: &PoolName,
-    moves_max: usize,
-    allow_degraded: bool,
-    plan_id: PlanId,
-) -> Option<(Command, bool)> {
-    let table = &state.mapping().pools.get(name)?.table;
+/// What is to be moved in a pool.
+enum Wave {
+    /// Nothing, as long as the ring is as it is.
+    None,
+    /// Something, but not yet.
+    Later,
+    /// This.
+    Now(Box<Command>),
+}
+
+/// The next wave of a pool.
+fn wave(situation: &Situation<'_>, cluster: &Cluster, name: &PoolName) -> Wave {
+    let (state, timers) = (situation.state, situation.timers);
+    let Some(table) = state.mapping().pools.get(name).map(|pool| &pool.table) else { return Wave::None };
     let is_first = table.is_empty();
     // Founders come one after the other, and a table for some of them would be moved at once.
-    let is_joining = state.nodes().any(|node| node.pool == *name && node.state == NodeState::Joining);
-    if is_first && is_joining {
-        return None;
+    let may_come = |node: &Node| {
+        let is_joining = node.pool == *name && node.state == NodeState::Joining;
+        is_joining && situation.facts.silent_for(node.uid) < timers.replace_grace
+    };
+    if is_first && state.nodes().any(may_come) {
+        return Wave::Later;
     }
     let is_kept = |node: &&Node| node.state == NodeState::Lost && !node.forgotten;
     let lost: BTreeSet<NodeNumber> = state.nodes().filter(is_kept).map(|node| node.number).collect();
     if !lost.is_empty() && table.cells().iter().any(|owner| lost.contains(owner)) {
-        return None;
+        return Wave::None;
     }
-    let plan = state.plan(name, &state.members(name), Goal::Settle, allow_degraded)?.ok()?;
-    let moves = plan.waves(moves_max).first()?.to_vec();
-    let command = Command::ApplyPlan(PlanCommand {
+    let allow_degraded = situation.policies.rf_allow_degraded;
+    let plan = state.plan(name, &state.members(name), Goal::Settle, allow_degraded);
+    let Some(Ok(plan)) = plan else { return Wave::None };
+    let moves_max = timers.max_moves_per_step.unwrap_or(moves_per_step_default(cluster.slots)).max(1);
+    let Some(moves) = plan.waves(moves_max).first().map(|moves| moves.to_vec()) else { return Wave::None };
+    let interval_passed = situation.since_last_wave.is_none_or(|since| since >= timers.step_interval);
+    if !is_first && (!interval_passed || situation.is_held_back) {
+        return Wave::Later;
+    }
+    Wave::Now(Box::new(Command::ApplyPlan(PlanCommand {
         pool: name.clone(),
         base_epoch: state.epoch(),
         replicas: plan.replicas,
-        degraded: state.cluster().is_some_and(|cluster| plan.replicas < cluster.replicas),
+        degraded: plan.replicas < cluster.replicas,
         moves,
         reason: if is_first { "first table" } else { "members changed" }.to_owned(),
-        plan_id,
-    });
-    Some((command, is_first))
+        plan_id: situation.plan_id,
+    })))
 }
 
 #[cfg(test)]
@@ -210,7 +217,8 @@ mod tests {
         apply(&mut state, first);
         assert_eq!(state.cluster().map(|cluster| cluster.id), Some(init_cluster().cluster_id));
         for uid in 1..=3 {
-            assert_eq!(duty(&state, &[], |_| ()), Duty::Rest, "{uid}: not all founders are there");
+            let expected = if uid == 1 { Duty::Rest } else { Duty::Wait };
+            assert_eq!(duty(&state, &[], |_| ()), expected, "{uid}: not all founders are there");
             state.apply(&Command::RegisterNode(registration(uid))).expect("the node is new");
         }
         // Founders need not be Joining for long: there is nothing yet that anybody could read.
@@ -237,7 +245,18 @@ mod tests {
         for uid in 1..=3 {
             state.apply(&set_state(uid, NodeState::Joining, NodeState::Active)).expect("it is Joining");
         }
-        assert_eq!(duty(&state, &[], |_| ()), Duty::Rest);
+        assert_eq!(duty(&state, &[], |_| ()), Duty::Wait);
+        // Not for one that has died meanwhile.
+        let silent = |seconds| {
+            let heard = [(Uid(4), Duration::from_secs(seconds))].into();
+            duty_of(
+                &state,
+                &Facts { heard, leads_for: Duration::from_secs(3600), ..Facts::default() },
+                |_| (),
+            )
+        };
+        assert_eq!(silent(59), Duty::Wait);
+        assert!(matches!(silent(60), Duty::Propose(table) if matches!(*table, Command::ApplyPlan(_))));
         state.apply(&set_state(4, NodeState::Joining, NodeState::Active)).expect("it is Joining");
         let first = duty(&state, &[], |_| ());
         apply(&mut state, first);

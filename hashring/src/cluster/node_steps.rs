@@ -161,7 +161,12 @@ fn lost(state: &RingState, node: &Node) -> NodeStep {
 
 /// A node may own slots when readers know it.
 fn joining(state: &RingState, node: &Node, facts: &Facts, timers: &ClusterTimers) -> NodeStep {
-    match not_yet(node, facts, timers).filter(|_| !is_founding(state, node)) {
+    let not_yet = not_yet(node, facts, timers).filter(|_| !is_founding(state, node));
+    let silent = facts.silent_for(node.uid);
+    match not_yet {
+        Some(_) if silent >= timers.replace_grace => NodeStep::Warn(format!(
+            "nothing was heard of it for {silent:.0?}: it has to be started before it owns slots, or given up"
+        )),
         Some(why) => NodeStep::Wait(format!("{why} before it owns slots")),
         None => set_state(node, NodeState::Active, "joined"),
     }

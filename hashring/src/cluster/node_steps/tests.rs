@@ -83,6 +83,8 @@ fn readers_learn_of_a_node_first() {
     let mut silent = facts(&state);
     silent.heard.insert(Uid(4), Duration::from_secs(16));
     waits(step(&state, 4, &silent, &ClusterPolicies::default()), "it has to be heard of before");
+    silent.heard.insert(Uid(4), Duration::from_secs(60));
+    warns(step(&state, 4, &silent, &ClusterPolicies::default()), "nothing was heard of it for 60s");
     silent.heard.insert(Uid(4), Duration::from_secs(15));
     proposed(step(&state, 4, &silent, &ClusterPolicies::default()));
     assert_eq!(step(&state, 1, &facts(&state), &ClusterPolicies::default()), NodeStep::Stay);
