@@ -2,7 +2,8 @@
 //!
 //! In this order: found the ring, look after the data of nodes that are gone, do what is next in the lives of
 //! the others (see [`super::node_steps`]), give a pool its first table, and bring tables to what their members ask for, wave by wave. A node that is
-//! silent or lost moves nothing; what a lost node holds waits until that is replaced or given up.
+//! silent or lost moves nothing; what a lost node holds waits until that is replaced or given up. A wave waits
+//! until all who get slots in it are there and ready; who gives them away need not be.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,6 +11,7 @@ use super::{
     config::ClusterTimers,
     leader::summary,
     node_steps::{Facts, NodeStep, loss_step, node_step},
+    objections::lives,
     policy::ClusterPolicies,
 };
 use crate::{
@@ -33,8 +35,8 @@ pub struct Situation<'a> {
     pub policies: &'a ClusterPolicies,
     /// The tables of this very ring are known to be as they should be.
     pub are_tables_settled: bool,
-    /// A node says that it is not ready, or near its limit of series: nothing is moved now.
-    pub is_held_back: bool,
+    /// Waves of this very ring that waited for those who would get slots.
+    pub held: &'a [HeldWave],
     /// How long ago the last wave was; none if there was none.
     pub since_last_wave: Option<Duration>,
     /// Identity of the next plan.
@@ -49,10 +51,40 @@ pub struct Situation<'a> {
 pub enum Duty {
     /// Nothing, until something changes.
     Rest,
-    /// Nothing, until the time of the next wave or until nothing is held back any more.
+    /// Nothing, until the time of the next wave, or until those who join are there.
     Wait,
+    /// Nothing, until those who would get slots are there, and ready.
+    Held(Vec<HeldWave>),
     /// A command.
     Propose(Box<Command>),
+}
+
+/// A wave that waits for those who would get slots in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldWave {
+    /// In which pool.
+    pub pool: PoolName,
+    /// Who would get slots.
+    pub receivers: BTreeSet<NodeNumber>,
+}
+
+impl HeldWave {
+    /// What it waits for, in words; none if it need not wait.
+    pub fn waits_for(&self, state: &RingState, facts: &Facts, timers: &ClusterTimers) -> Option<String> {
+        let receivers = state.nodes().filter(|node| self.receivers.contains(&node.number));
+        let why = |node: &Node| {
+            if lives(facts, node.uid, timers).is_none() {
+                return Some(format!("{} is not heard of", node.name));
+            }
+            let is_ready = !facts.not_ready.contains(&node.uid);
+            (!is_ready)
+                .then(|| format!("{} says that it is not ready, or near its limit of series", node.name))
+        };
+        let why: Vec<String> = receivers.filter_map(why).collect();
+        let pool = &self.pool;
+        (!why.is_empty())
+            .then(|| format!("slots of pool {pool} are to be moved, and who gets them: {}", why.join("; ")))
+    }
 }
 
 /// The next duty.
@@ -79,24 +111,31 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
     if situation.are_tables_settled {
         return Duty::Rest;
     }
-    let mut duty = Duty::Rest;
+    let (mut later, mut held) = (false, Vec::new());
     for name in state.mapping().pools.keys() {
         match wave(situation, cluster, name) {
             Wave::None => {}
-            Wave::Later => duty = Duty::Wait,
+            Wave::Later => later = true,
+            Wave::Held(wave) => held.push(wave),
             Wave::Now(command) if situation.rejected.contains(&summary(&command)) => {}
             Wave::Now(command) => return Duty::Propose(command),
         }
     }
-    duty
+    match (held.is_empty(), later) {
+        (false, _) => Duty::Held(held),
+        (true, true) => Duty::Wait,
+        (true, false) => Duty::Rest,
+    }
 }
 
 /// What is to be moved in a pool.
 enum Wave {
     /// Nothing, as long as the ring is as it is.
     None,
-    /// Something, but not yet.
+    /// Maybe something, but not yet.
     Later,
+    /// Something, when those who get slots are there.
+    Held(HeldWave),
     /// This.
     Now(Box<Command>),
 }
@@ -119,14 +158,23 @@ fn wave(situation: &Situation<'_>, cluster: &Cluster, name: &PoolName) -> Wave {
     if !lost.is_empty() && table.cells().iter().any(|owner| lost.contains(owner)) {
         return Wave::None;
     }
+    // All that is known without a plan comes first: this is asked every second.
+    let interval_passed = situation.since_last_wave.is_none_or(|since| since >= timers.step_interval);
+    if !is_first && !interval_passed {
+        return Wave::Later;
+    }
+    let waits = |held: &HeldWave| held.waits_for(state, situation.facts, timers).is_some();
+    if let Some(held) = situation.held.iter().find(|held| held.pool == *name && waits(held)) {
+        return Wave::Held(held.clone());
+    }
     let allow_degraded = situation.policies.rf_allow_degraded;
     let plan = state.plan(name, &state.members(name), Goal::Settle, allow_degraded);
     let Some(Ok(plan)) = plan else { return Wave::None };
     let moves_max = timers.max_moves_per_step.unwrap_or(moves_per_step_default(cluster.slots)).max(1);
     let Some(moves) = plan.waves(moves_max).first().map(|moves| moves.to_vec()) else { return Wave::None };
-    let interval_passed = situation.since_last_wave.is_none_or(|since| since >= timers.step_interval);
-    if !is_first && (!interval_passed || situation.is_held_back) {
-        return Wave::Later;
+    let held = HeldWave { pool: name.clone(), receivers: moves.iter().map(|to| to.to).collect() };
+    if !is_first && waits(&held) {
+        return Wave::Held(held);
     }
     Wave::Now(Box::new(Command::ApplyPlan(PlanCommand {
         pool: name.clone(),
@@ -159,19 +207,32 @@ mod tests {
     }
 
     fn duty(state: &RingState, joined: &[u128], change: impl FnOnce(&mut Situation<'_>)) -> Duty {
-        duty_of(state, &facts(joined), change)
+        duty_of(state, &facts(state, joined), change)
     }
 
-    /// These have been Joining for as long as they should, and were heard of just now.
-    fn facts(joined: &[u128]) -> Facts {
+    /// These have been Joining for as long as they should, and they and all Active nodes were heard of just
+    /// now.
+    fn facts(state: &RingState, joined: &[u128]) -> Facts {
         let joining = joined.iter().map(|uid| (Uid(*uid), timers().join_read_grace)).collect();
-        let heard = joined.iter().map(|uid| (Uid(*uid), Duration::ZERO)).collect();
+        let active = state.nodes().filter(|node| node.state == NodeState::Active).map(|node| node.uid);
+        let heard = joined.iter().map(|uid| Uid(*uid)).chain(active);
+        let heard = heard.map(|uid| (uid, Duration::ZERO)).collect();
         Facts { joining, heard, ..Facts::default() }
     }
 
     fn duty_of(state: &RingState, facts: &Facts, change: impl FnOnce(&mut Situation<'_>)) -> Duty {
+        duty_after(state, facts, &BTreeSet::new(), &[], change)
+    }
+
+    /// The next duty, after the ring has refused these and these waves waited.
+    fn duty_after(
+        state: &RingState,
+        facts: &Facts,
+        rejected: &BTreeSet<String>,
+        held: &[HeldWave],
+        change: impl FnOnce(&mut Situation<'_>),
+    ) -> Duty {
         let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
-        let rejected = BTreeSet::new();
         let mut situation = Situation {
             state,
             init: &init,
@@ -179,29 +240,13 @@ mod tests {
             timers: &timers,
             policies: &policies,
             are_tables_settled: false,
-            is_held_back: false,
-            since_last_wave: None,
-            plan_id: PlanId(u128::from(state.epoch().0)),
-            rejected: &rejected,
-        };
-        change(&mut situation);
-        next_duty(&situation)
-    }
-
-    fn next_duty_without(state: &RingState, facts: &Facts, rejected: &BTreeSet<String>) -> Duty {
-        let (init, timers, policies) = (init_cluster(), timers(), ClusterPolicies::default());
-        next_duty(&Situation {
-            state,
-            init: &init,
-            facts,
-            timers: &timers,
-            policies: &policies,
-            are_tables_settled: false,
-            is_held_back: false,
+            held,
             since_last_wave: None,
             plan_id: PlanId(u128::from(state.epoch().0)),
             rejected,
-        })
+        };
+        change(&mut situation);
+        next_duty(&situation)
     }
 
     fn apply(state: &mut RingState, duty: Duty) -> Command {
@@ -228,7 +273,6 @@ mod tests {
         }
         // The first table moves nothing, so nothing holds it back.
         let next = duty(&state, &[], |situation| {
-            situation.is_held_back = true;
             situation.since_last_wave = Some(Duration::ZERO);
         });
         assert!(matches!(apply(&mut state, next), Command::ApplyPlan(_)));
@@ -264,21 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn waves_wait_for_their_time_and_are_held_back() {
+    fn waves_wait_for_their_time() {
         let mut state = cluster_of(3);
         state.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
         state.apply(&set_state(4, NodeState::Joining, NodeState::Active)).expect("it is Joining");
-        let wave = |state: &RingState, seconds: Option<u64>, is_held_back| {
-            duty(state, &[], |situation| {
-                situation.since_last_wave = seconds.map(Duration::from_secs);
-                situation.is_held_back = is_held_back;
-            })
+        let wave = |state: &RingState, seconds: Option<u64>| {
+            duty(state, &[], |situation| situation.since_last_wave = seconds.map(Duration::from_secs))
         };
-        assert_eq!(wave(&state, Some(29), false), Duty::Wait);
-        assert_eq!(wave(&state, Some(30), true), Duty::Wait);
+        assert_eq!(wave(&state, Some(29)), Duty::Wait);
         let mut moves = 0;
         let mut waves = 0;
-        while let Duty::Propose(command) = wave(&state, Some(30), false) {
+        while let Duty::Propose(command) = wave(&state, Some(30)) {
             state.apply(&command).expect("what a leader proposes fits");
             let Command::ApplyPlan(plan) = *command else { panic!("{command:?}") };
             assert!(plan.moves.len() <= 20);
@@ -289,7 +329,39 @@ mod tests {
         let held: Vec<u32> = table.slots_of_nodes().into_values().collect();
         assert_eq!((held.len(), held.iter().sum::<u32>()), (4, 256 * 3));
         assert!(waves > 1 && moves >= held[3] as usize, "{waves} waves of {moves} moves");
-        assert_eq!(wave(&state, None, false), Duty::Rest);
+        assert_eq!(wave(&state, None), Duty::Rest);
+    }
+
+    /// Only who gets slots has to be there: node 1 gives some away, node 4 joins.
+    #[test]
+    fn waves_wait_for_those_who_get_slots() {
+        let mut state = cluster_of(3);
+        state.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
+        state.apply(&set_state(4, NodeState::Joining, NodeState::Active)).expect("it is Joining");
+        let held = HeldWave { pool: PoolName::from("default"), receivers: [NodeNumber(4)].into() };
+        let check = |change: &dyn Fn(&mut Facts), expected: Option<&str>| {
+            let mut facts = facts(&state, &[]);
+            change(&mut facts);
+            let known = [held.clone()];
+            for known in [&[], known.as_slice()] {
+                let found = duty_after(&state, &facts, &BTreeSet::new(), known, |_| ());
+                let is_wave = |duty: &Duty| matches!(duty, Duty::Propose(command) if matches!(**command, Command::ApplyPlan(_)));
+                match expected {
+                    None => assert!(is_wave(&found), "{found:?}"),
+                    Some(_) => assert_eq!(found, Duty::Held(vec![held.clone()])),
+                }
+            }
+            let why = held.waits_for(&state, &facts, &timers());
+            assert_eq!(why.is_some(), expected.is_some(), "{why:?}");
+            assert!(why.unwrap_or_default().contains(expected.unwrap_or_default()));
+        };
+        check(&|_| (), None);
+        check(&|facts| drop(facts.heard.remove(&Uid(1))), None);
+        check(&|facts| drop(facts.not_ready.insert(Uid(1))), None);
+        check(&|facts| drop(facts.heard.remove(&Uid(4))), Some("node-4 is not heard of"));
+        check(&|facts| drop(facts.heard.insert(Uid(4), Duration::from_secs(16))), Some("not heard of"));
+        check(&|facts| drop(facts.heard.insert(Uid(4), Duration::from_secs(15))), None);
+        check(&|facts| drop(facts.not_ready.insert(Uid(4))), Some("node-4 says that it is not ready"));
     }
 
     #[test]
@@ -327,7 +399,7 @@ mod tests {
         state.apply(&set_state(4, NodeState::Active, NodeState::Lost)).expect("it is Active");
         state.apply(&Command::RegisterNode(registration(5))).expect("the node is new");
         let uploaded = [1, 3].map(|uid| (Uid(uid), UnixMillis(1 << 40)));
-        let facts = Facts { uploaded: uploaded.into(), ..facts(&[5]) };
+        let facts = Facts { uploaded: uploaded.into(), ..facts(&state, &[5]) };
         for expected in ["CloseLoss { uid: Uid(2)", "DateLoss { uid: Uid(4)", "CloseLoss { uid: Uid(4)"] {
             let next = duty_of(&state, &facts, |_| ());
             let found = format!("{:?}", apply(&mut state, next));
@@ -346,8 +418,8 @@ mod tests {
         }
         let mut rejected = BTreeSet::new();
         let mut proposed = |state: &RingState| {
-            let facts = facts(&[4, 5]);
-            let found = next_duty_without(state, &facts, &rejected);
+            let facts = facts(state, &[4, 5]);
+            let found = duty_after(state, &facts, &rejected, &[], |_| ());
             if let Duty::Propose(command) = &found {
                 rejected.insert(summary(command));
             }
@@ -374,7 +446,9 @@ mod tests {
         namesake.name = "node-2".to_owned();
         namesake.replaces = Some(Uid(2));
         state.apply(&Command::RegisterNode(namesake)).expect("it replaces the other");
-        assert_eq!(duty(&state, &[4], |_| ()), Duty::Rest);
+        let mut silent = facts(&state, &[4]);
+        silent.heard.remove(&Uid(2));
+        assert_eq!(duty_of(&state, &silent, |_| ()), Duty::Rest);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     config::{ClusterConfig, ClusterTimers},
-    duties::{Duty, Situation, next_duty},
+    duties::{Duty, HeldWave, Situation, next_duty},
     machine::RingMachine,
     node_steps::{Facts, NodeStep, node_step},
     objections::HEARTBEATS_COUNTED,
@@ -39,25 +39,27 @@ struct Books {
     warned: BTreeSet<Uid>,
     /// With so many entries applied there was nothing to move.
     settled: Option<u64>,
-    rejected: Rejections,
+    /// What it refused; asked again it would refuse it again.
+    rejected: OfRing<BTreeSet<String>>,
+    /// Waves that wait for those who would get slots.
+    held: OfRing<Vec<HeldWave>>,
 }
 
-/// What a ring refused. Asked again it would refuse it again, so that is left alone until nodes or tables
-/// have changed.
+/// What was found out about a ring, and holds until its nodes or tables change.
 #[derive(Debug, Default)]
-struct Rejections {
-    of: (RingEpoch, NodesVersion),
-    commands: BTreeSet<String>,
+struct OfRing<T> {
+    ring: (RingEpoch, NodesVersion),
+    found: T,
 }
 
-impl Rejections {
-    /// What this ring refused.
-    fn of(&mut self, state: &RingState) -> &mut BTreeSet<String> {
-        let now = (state.epoch(), state.nodes_version());
-        if self.of != now {
-            *self = Rejections { of: now, commands: BTreeSet::new() };
+impl<T: Default> OfRing<T> {
+    /// What was found out about this ring; at first nothing.
+    fn of(&mut self, state: &RingState) -> &mut T {
+        let ring = (state.epoch(), state.nodes_version());
+        if self.ring != ring {
+            *self = OfRing { ring, found: T::default() };
         }
-        &mut self.commands
+        &mut self.found
     }
 }
 
@@ -89,7 +91,8 @@ impl Books {
             last_wave: None,
             warned: BTreeSet::new(),
             settled: None,
-            rejected: Rejections::default(),
+            rejected: OfRing::default(),
+            held: OfRing::default(),
         }
     }
 
@@ -126,6 +129,7 @@ impl Books {
             joining: self.joining.look(state.nodes().filter(is_joining), at),
             drained: self.drained.look(state.nodes().filter(is_drained), at),
             uploaded: soft.iter().filter_map(uploaded).collect(),
+            not_ready: soft.not_ready(at, timers.heartbeat * HEARTBEATS_COUNTED),
         }
     }
 }
@@ -168,6 +172,7 @@ pub async fn lead(shared: &Arc<Shared>, raft: &RaftNode<RingMachine>) {
             }
         }
         *shared.facts.lock() = None;
+        shared.held_waves.lock().clear();
         info!("this node does not lead the cluster any more");
     }
 }
@@ -185,12 +190,12 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
     *shared.facts.lock() = Some(Arc::clone(&facts));
     books.warn(state, &facts, &shared.config);
     let since_last_wave = books.last_wave.map(|wave| at.saturating_duration_since(wave));
-    let is_held_back = shared.soft.lock().is_held_back(at, timers.heartbeat * HEARTBEATS_COUNTED);
     let Some(init) = init(shared) else { return false };
     let (machine, own) = (Arc::clone(&published.machine), Arc::clone(shared));
     let are_tables_settled = books.settled == Some(published.entries_applied);
     let plan_id = PlanId(shared.surroundings.nature.random());
-    let rejected = books.rejected.of(state).clone();
+    let (rejected, held) = (books.rejected.of(state).clone(), books.held.of(state).clone());
+    let known = Arc::clone(&facts);
     let work = move || {
         next_duty(&Situation {
             state: &machine.state,
@@ -199,7 +204,7 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             timers: &own.config.timers,
             policies: &own.config.policies,
             are_tables_settled,
-            is_held_back,
+            held: &held,
             since_last_wave,
             plan_id,
             rejected: &rejected,
@@ -213,12 +218,16 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             return false;
         }
     };
+    let held = if let Duty::Held(held) = &duty { held.clone() } else { Vec::new() };
+    let waits_for = held.iter().filter_map(|wave| wave.waits_for(state, &known, timers));
+    *shared.held_waves.lock() = waits_for.collect();
+    *books.held.of(state) = held;
     let command = match duty {
         Duty::Rest => {
             books.settled = Some(published.entries_applied);
             return false;
         }
-        Duty::Wait => return false,
+        Duty::Wait | Duty::Held(_) => return false,
         Duty::Propose(command) => command,
     };
     match shared.propose_here(&command).await {
@@ -330,7 +339,7 @@ mod tests {
     #[test]
     fn a_refusal_counts_until_nodes_or_tables_change() {
         let mut state = cluster_of(3);
-        let mut rejections = Rejections::default();
+        let mut rejections: OfRing<BTreeSet<String>> = OfRing::default();
         rejections.of(&state).insert("refused".to_owned());
         assert_eq!(rejections.of(&state).len(), 1);
         state.apply(&Command::RegisterNode(registration(4))).expect("the node is new");

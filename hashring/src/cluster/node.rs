@@ -183,6 +183,7 @@ impl ClusterNode {
             lock: Mutex::new(Some(lock)),
             leader: Mutex::default(),
             facts: Mutex::default(),
+            held_waves: Mutex::default(),
             heard_by_leader: Mutex::default(),
             refusal: watch::Sender::new(None),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),

@@ -12,7 +12,10 @@
 //! A node that drains gives its slots away in waves, uploads all that it holds, is read from a while
 //! longer, and is then safe to delete. When it is not there any more it has left, for good.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     config::ClusterTimers,
@@ -44,6 +47,8 @@ pub struct Facts {
     pub drained: BTreeMap<Uid, Duration>,
     /// Up to when all that nodes hold is in the bucket, as far as they say.
     pub uploaded: BTreeMap<Uid, UnixMillis>,
+    /// Who said lately that it is not ready, or near its limit of series: it gets no slots now.
+    pub not_ready: BTreeSet<Uid>,
 }
 
 impl Default for Facts {
@@ -55,6 +60,7 @@ impl Default for Facts {
             joining: BTreeMap::new(),
             drained: BTreeMap::new(),
             uploaded: BTreeMap::new(),
+            not_ready: BTreeSet::new(),
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Shared {
     pub report: Mutex<Report>,
     /// What this node knows of the others, as long as it leads.
     pub facts: Mutex<Option<Arc<Facts>>>,
+    /// What waves wait for, in words, as long as this node leads.
+    pub held_waves: Mutex<Vec<String>>,
     /// When a leader last heard of this node.
     pub heard_by_leader: Mutex<Option<Instant>>,
     /// How long the last heartbeat took to be answered.
@@ -379,6 +381,7 @@ impl Shared {
             let (node, cluster) = (own.get(), known.get());
             problems.push(Rejected::ReplicasDiffer { node, cluster }.to_string());
         }
+        problems.extend(self.held_waves.lock().iter().cloned());
         if self.membership().is_some() && !self.has_quorum() {
             problems.push(
                 "no leader with a quorum is known: the last ring stays in use, and nothing can be changed"
