@@ -153,8 +153,15 @@ impl Cluster for Services {
         let request = request.into_inner();
         wire::check_version(request.version)?;
         self.check_cluster(&request.cluster_id, request.generation)?;
-        let uid = wire::uid(&request.uid)?;
         let shared = &self.0;
+        let clock_offset = shared.clock_ahead(request.clock_ms, request.round_trip_ms);
+        let nobody_leads = || not_leader(shared.leader_hint().filter(|_| !shared.is_leader()));
+        // Whoever is in no list of nodes does not say who it is, and nothing is kept of it.
+        if request.uid.is_empty() {
+            let answer = shared.time_answer(clock_offset);
+            return Ok(answer.map_or_else(nobody_leads, |answer| answered(wire::encode(&answer))));
+        }
+        let uid = wire::uid(&request.uid)?;
         if request.address.len() > TEXT_BYTES_MAX || request.program_version.len() > TEXT_BYTES_MAX {
             return Err(Status::invalid_argument("a text is too long"));
         }
@@ -164,7 +171,7 @@ impl Cluster for Services {
             shared.moved.hear(node, &request.address);
         }
         if !shared.leads() {
-            return Ok(not_leader(shared.leader_hint().filter(|_| !shared.is_leader())));
+            return Ok(nobody_leads());
         }
         let is_gone = record.state.tombstone(uid).is_some();
         if known.is_none() && !is_gone {
@@ -182,15 +189,13 @@ impl Cluster for Services {
             address: request.address,
             version: request.program_version,
             at: Instant::now(),
-            clock_offset: shared.clock_ahead(request.clock_ms, request.round_trip_ms),
+            clock_offset,
         };
         if !is_gone {
             shared.soft.lock().take(uid, state).map_err(|error| cloned(&error))?;
         }
-        match shared.heartbeat_answer(uid) {
-            Some(answer) => Ok(answered(wire::encode(&answer))),
-            None => Ok(not_leader(shared.leader_hint().filter(|_| !shared.is_leader()))),
-        }
+        let answer = shared.heartbeat_answer(uid);
+        Ok(answer.map_or_else(nobody_leads, |answer| answered(wire::encode(&answer))))
     }
 
     async fn start_raft(
