@@ -281,6 +281,9 @@ impl Shared {
             Err(_) => Reply::Silent("no answer in time".to_owned()),
             Ok(Ok(answer)) => reply(answer.into_inner()),
             Ok(Err(status)) if self.meet(address, &status) => Reply::Silent(status.message().to_owned()),
+            Ok(Err(status)) if wire::is_of_other_cluster(&status) => {
+                Reply::Silent(status.message().to_owned())
+            }
             Ok(Err(status)) => match status.code() {
                 wire::CLONED => Reply::Cloned(status.message().to_owned()),
                 Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {

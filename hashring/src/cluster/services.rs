@@ -247,10 +247,7 @@ impl Services {
         let own = self.0.membership();
         let own = own.ok_or_else(|| Status::unavailable("this node is in no cluster yet"))?;
         match (theirs, generation) {
-            (Some(theirs), _) if theirs != own.cluster => Err(Status::failed_precondition(format!(
-                "this node is in cluster {}, the request is of {theirs}",
-                own.cluster
-            ))),
+            (Some(theirs), _) if theirs != own.cluster => Err(wire::other_cluster(own.cluster, theirs)),
             (_, Some(theirs)) if theirs != own.generation => {
                 Err(wire::other_generation(own.generation, theirs))
             }
