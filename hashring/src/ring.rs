@@ -26,6 +26,7 @@
 
 mod apply;
 mod apply_nodes;
+mod check;
 mod command;
 mod delta;
 mod encoding;
@@ -36,6 +37,7 @@ mod rejected;
 mod state;
 mod tenants;
 
+pub use check::Inconsistent;
 pub use command::{
     Addresses, Applied, Command, InitCluster, NodeRegistration, NodeUpdate, PlanCommand, Setting,
 };
