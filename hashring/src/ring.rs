@@ -37,6 +37,7 @@ mod rejected;
 mod state;
 mod tenants;
 
+pub(crate) use apply::TOKENS_MAX;
 pub use check::Inconsistent;
 pub use command::{
     Addresses, Applied, Command, InitCluster, NodeRegistration, NodeUpdate, PlanCommand, Setting,

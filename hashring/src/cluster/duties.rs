@@ -15,10 +15,13 @@ use super::{
     policy::ClusterPolicies,
 };
 use crate::{
-    ids::{NodeNumber, PlanId, PoolName},
+    ids::{NodeNumber, PlanId, PoolName, TokenId, UnixMillis},
     planner::{Goal, moves_per_step_default},
-    ring::{Cluster, Command, InitCluster, Node, NodeState, PlanCommand, RingState},
+    ring::{Cluster, Command, InitCluster, JoinToken, Node, NodeState, PlanCommand, RingState, TOKENS_MAX},
 };
+
+/// For so long after its end people are told of a token that it has ended, and not that there is none.
+const TOKEN_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the leader knows beside the ring.
 #[derive(Clone, Debug)]
@@ -108,6 +111,9 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
             return Duty::Propose(command);
         }
     }
+    if let Some(id) = token_to_remove(state, situation.facts.now) {
+        return Duty::Propose(Box::new(Command::RevokeToken { id: id.clone() }));
+    }
     if situation.are_tables_settled {
         return Duty::Rest;
     }
@@ -126,6 +132,16 @@ pub fn next_duty(situation: &Situation<'_>) -> Duty {
         (true, true) => Duty::Wait,
         (true, false) => Duty::Rest,
     }
+}
+
+/// A token that nobody joins with any more, when it need not be told apart from one that never was.
+fn token_to_remove(state: &RingState, now: UnixMillis) -> Option<&TokenId> {
+    let kept = i64::try_from(TOKEN_KEPT.as_millis()).unwrap_or(i64::MAX);
+    let is_crowded = state.tokens().len() > TOKENS_MAX / 2;
+    let is_of_no_use = |token: &JoinToken| {
+        token.expires.0.saturating_add(kept) <= now.0 || (is_crowded && token.used >= token.uses)
+    };
+    state.tokens().iter().find(|(_, token)| is_of_no_use(token)).map(|(id, _)| id)
 }
 
 /// What is to be moved in a pool.
@@ -192,7 +208,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::policy::{JoinPolicy, ReplacePolicy},
-        ids::{Uid, UnixMillis},
+        ids::Uid,
         ring::tests::{cluster_of, init, registration, set_state},
     };
 
@@ -437,6 +453,47 @@ mod tests {
         state.apply(&set_state(4, NodeState::Joining, NodeState::Active)).expect("it is Joining");
         assert!(matches!(proposed(&state), Duty::Propose(wave) if matches!(*wave, Command::ApplyPlan(_))));
         assert_eq!(proposed(&state), Duty::Rest);
+    }
+
+    #[test]
+    fn tokens_that_are_of_no_use_are_removed() {
+        let add = |state: &mut RingState, name: String, expires, uses| {
+            let token = Command::AddToken {
+                id: TokenId::from(name.as_str()),
+                sha256: [1; 32],
+                expires: UnixMillis(expires),
+                uses,
+            };
+            state.apply(&token).expect("there is room");
+        };
+        let mut state = cluster_of(3);
+        let day = 24 * 3600 * 1000;
+        add(&mut state, "early".to_owned(), 1000, 1);
+        add(&mut state, "late".to_owned(), day * 9, 1);
+        let joins = |uid| {
+            let token = Some(TokenId::from("late"));
+            Command::RegisterNode(crate::ring::NodeRegistration { token, ..registration(uid) })
+        };
+        state.apply(&joins(4)).expect("the token is good");
+        let at = |state: &RingState, now| {
+            let facts = Facts { now: UnixMillis(now), ..facts(state, &[]) };
+            match duty_of(state, &facts, |_| ()) {
+                Duty::Propose(command) => match *command {
+                    Command::RevokeToken { id } => id.to_string(),
+                    other => panic!("{other:?}"),
+                },
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(at(&state, day + 999), "Rest");
+        assert_eq!(at(&state, day + 1000), "early");
+        // One that is used up is known as such as long as there is room enough.
+        for number in 2..TOKENS_MAX / 2 {
+            add(&mut state, format!("t{number}"), day * 9, 1);
+        }
+        assert_eq!((state.tokens().len(), at(&state, 0)), (TOKENS_MAX / 2, "Rest".to_owned()));
+        add(&mut state, "more".to_owned(), day * 9, 1);
+        assert_eq!(at(&state, 0), "late");
     }
 
     #[test]

@@ -431,6 +431,28 @@ fn tenants_and_pools() {
     check(&mut state, &set_state(4, NodeState::Draining, NodeState::Drained), Ok(Applied::Done));
 }
 
+/// All limits together have to fit into a message.
+#[test]
+fn limits_of_all_tenants_are_bounded() {
+    let mut state = cluster_of(3);
+    // With its name of six bytes each takes 16 KiB.
+    let set = |number: u32, bytes: usize| Command::SetTenant {
+        tenant: TenantName(format!("t{number:05}")),
+        pool: Setting::Keep,
+        slots: Setting::Keep,
+        limits: Setting::Set("x".repeat(bytes)),
+    };
+    const EACH: usize = 16 * 1024 - 6;
+    for number in 0..512 {
+        state.apply(&set(number, EACH)).expect("there is room");
+    }
+    check(&mut state, &set(512, 1), Err(Rejected::TooMany(Field::Limits)));
+    check(&mut state, &set(0, EACH + 1), Err(Rejected::TooMany(Field::Limits)));
+    check(&mut state, &set(0, EACH - 8), Ok(Applied::Done));
+    check(&mut state, &set(512, 2), Ok(Applied::Done));
+    check(&mut state, &set(512, 3), Err(Rejected::TooMany(Field::Limits)));
+}
+
 #[test]
 fn settings_have_versions() {
     let mut state = cluster_of(3);
