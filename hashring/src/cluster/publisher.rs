@@ -7,7 +7,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::ring_file::{self, RingRecord};
+use super::{
+    ring_file::{self, RingRecord},
+    wire,
+};
 use crate::{aside::aside, view::RingView};
 
 /// What [`super::ClusterNode::view`] gives: none until the node knows a ring.
@@ -23,8 +26,25 @@ struct Inner {
     dir: PathBuf,
     /// Held while a ring is written and made known, on threads that may wait. True once that is over.
     is_over: Mutex<bool>,
+    /// At least as new as the record.
+    encoded: Mutex<EncodedRing>,
     record: watch::Sender<Arc<RingRecord>>,
     view: watch::Sender<Option<Arc<RingView>>>,
+}
+
+/// A ring as those who watch it get it. Made once for all of them, where nobody else waits for it.
+#[derive(Clone, Debug)]
+pub struct EncodedRing {
+    pub generation: u64,
+    pub entries_applied: u64,
+    pub state: Arc<[u8]>,
+}
+
+impl EncodedRing {
+    fn of(record: &RingRecord) -> EncodedRing {
+        let RingRecord { generation, entries_applied, ref state } = *record;
+        EncodedRing { generation, entries_applied, state: wire::encode(state).into() }
+    }
 }
 
 impl Publisher {
@@ -32,13 +52,19 @@ impl Publisher {
     pub fn new(dir: PathBuf, found: Option<RingRecord>) -> Publisher {
         let record = Arc::new(found.unwrap_or_default());
         let view = RingView::new(&record.state).map(Arc::new);
+        let encoded = Mutex::new(EncodedRing::of(&record));
         let (record, view) = (watch::Sender::new(record), watch::Sender::new(view));
-        Publisher(Arc::new(Inner { dir, is_over: Mutex::new(false), record, view }))
+        Publisher(Arc::new(Inner { dir, is_over: Mutex::new(false), encoded, record, view }))
     }
 
     /// The ring as last published.
     pub fn record(&self) -> Arc<RingRecord> {
         Arc::clone(&self.0.record.borrow())
+    }
+
+    /// The ring for those who watch it: at least as new as what was seen as the last one before.
+    pub fn encoded(&self) -> EncodedRing {
+        self.0.encoded.lock().clone()
     }
 
     /// The ring, and each that is published after.
@@ -86,6 +112,8 @@ impl Inner {
         }
         ring_file::write(&self.dir, &record)?;
         let view = RingView::new(&record.state).map(Arc::new);
+        let encoded = EncodedRing::of(&record);
+        *self.encoded.lock() = encoded;
         self.record.send_replace(Arc::new(record));
         self.view.send_replace(view);
         Ok(())
@@ -118,6 +146,9 @@ mod tests {
         let seen = view.borrow_and_update().clone().unwrap();
         assert_eq!(seen.digest(), cluster_of(3).digest());
         assert_eq!(ring_file::read(&path).unwrap(), Some(record(5, cluster_of(3))));
+        let encoded = publisher.encoded();
+        assert_eq!((encoded.generation, encoded.entries_applied), (0, 5));
+        assert_eq!(wire::decode::<RingState>(&encoded.state).unwrap(), cluster_of(3));
 
         publisher.publish(record(4, cluster_of(4))).await.unwrap();
         publisher.publish(record(6, cluster_of(3))).await.unwrap();

@@ -21,8 +21,8 @@ use super::{
     leader::summary,
     leader_client::{ProposeFailed, Question},
     machine::Outcome,
+    publisher::EncodedRing,
     raft_part::BeginError,
-    ring_file::RingRecord,
     shared::{NotLed, Shared},
     soft::{Cloned, ProcessId, Report, SoftState},
     wire::{self, VERSION},
@@ -309,8 +309,9 @@ impl Services {
         loop {
             let record = Arc::clone(&records.borrow_and_update());
             if record.is_newer_than(generation, entries_applied) {
-                (generation, entries_applied) = (record.generation, record.entries_applied);
-                if updates.send(Ok(full_update(&record))).await.is_err() {
+                let ring = self.0.publisher.encoded();
+                (generation, entries_applied) = (ring.generation, ring.entries_applied);
+                if updates.send(Ok(full_update(&ring))).await.is_err() {
                     return;
                 }
             }
@@ -333,13 +334,9 @@ impl Services {
     }
 }
 
-fn full_update(record: &RingRecord) -> RingUpdate {
-    RingUpdate {
-        version: VERSION,
-        generation: record.generation,
-        entries_applied: record.entries_applied,
-        state: wire::encode(&record.state),
-    }
+fn full_update(ring: &EncodedRing) -> RingUpdate {
+    let EncodedRing { generation, entries_applied, ref state } = *ring;
+    RingUpdate { version: VERSION, generation, entries_applied, state: state.to_vec() }
 }
 
 fn cloned(error: &Cloned) -> Status {
