@@ -42,7 +42,7 @@ pub use check::Inconsistent;
 pub use command::{
     Addresses, Applied, Command, InitCluster, NodeRegistration, NodeUpdate, PlanCommand, Setting,
 };
-pub use delta::{DeltaFault, MappingChange, RingDelta};
+pub use delta::{MappingChange, RingDelta};
 pub use mapping::{Mapping, Pool, TenantMapping};
 pub use node::{Node, NodeState, OpenLoss, Tombstone};
 pub use preview::{NodePreview, PlanPreview};

@@ -136,14 +136,6 @@ impl RingState {
         self.deltas.iter()
     }
 
-    /// The steps that lead from an epoch to the current one; none if they are not kept any more, or the
-    /// epoch is yet to come.
-    pub fn deltas_since(&self, epoch: RingEpoch) -> Option<Vec<&RingDelta>> {
-        let steps: Vec<&RingDelta> = self.deltas.iter().filter(|delta| delta.epoch > epoch).collect();
-        let missing = self.epoch().0.checked_sub(epoch.0)?;
-        (steps.len() as u64 == missing).then_some(steps)
-    }
-
     /// Why an epoch came about, if somebody said so and it is one of the latest.
     pub fn reason_of(&self, epoch: RingEpoch) -> Option<&str> {
         self.reasons.iter().find(|(of, _)| *of == epoch).map(|(_, reason)| reason.as_str())

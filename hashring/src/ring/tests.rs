@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     ids::{
-        ClusterId, Digest, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
+        ClusterId, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
         RingEpoch, Slot, SlotCount, TenantName, TenantSlots, TokenId, Uid, UnixMillis, Weight,
     },
     planner::Goal,

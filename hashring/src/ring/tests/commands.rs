@@ -401,7 +401,7 @@ fn tenants_and_pools() {
     check(&mut state, &pool("c", matchers("[a]")), Err(Rejected::BadPattern));
     check(&mut state, &pool("", vec![]), Err(Rejected::BadText(Field::Pool)));
     check_raises(&mut state, &tenant(Setting::Set(big.clone()), Setting::Clear, Setting::Clear));
-    assert_eq!(state.mapping().slots_of("t"), TenantSlots::DEFAULT);
+    assert_eq!(state.mapping().tenants[&TenantName::from("t")].slots, None);
     assert!(state.tenant_limits().is_empty());
 
     let delete = |name: &str| Command::DeletePool { name: PoolName::from(name) };
