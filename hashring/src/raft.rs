@@ -39,5 +39,5 @@ pub use config::{Identity, RaftConfig};
 pub use machine::{Machine, Published, RestoreError};
 pub use membership::{ChangeError, Members};
 pub use network::{RaftRequest, RaftResponse, Refusal, RequestKind, Transport, TransportError};
-pub use node::{COMMAND_BYTES_MAX, InitializeFailed, ProposeError, RaftNode, StartError, Status};
+pub use node::{Begun, COMMAND_BYTES_MAX, InitializeFailed, ProposeError, RaftNode, StartError, Status};
 pub use types::{LogPlace, Peer, RaftId};

@@ -26,6 +26,7 @@
 
 mod apply;
 mod apply_nodes;
+mod check;
 mod command;
 mod delta;
 mod encoding;
@@ -36,12 +37,14 @@ mod rejected;
 mod state;
 mod tenants;
 
+pub(crate) use apply::TOKENS_MAX;
+pub use check::Inconsistent;
 pub use command::{
     Addresses, Applied, Command, InitCluster, NodeRegistration, NodeUpdate, PlanCommand, Setting,
 };
-pub use delta::{DeltaFault, MappingChange, RingDelta};
+pub use delta::{MappingChange, RingDelta};
 pub use mapping::{Mapping, Pool, TenantMapping};
-pub use node::{Node, NodeState, TakeOver, Tombstone};
+pub use node::{Node, NodeState, OpenLoss, Tombstone};
 pub use rejected::{Field, Rejected, TokenFault};
 pub use state::{Cluster, ConfigValue, HashFunction, JoinToken, RingState};
 pub use tenants::TenantMatcher;

@@ -168,21 +168,6 @@ impl Table {
         Ok(Self { replicas: Some(replicas), cells: cells.into_iter().flatten().collect() })
     }
 
-    /// The table before some moves that led to this one, when it had `replicas`.
-    pub fn unmoved(&self, replicas: Option<ReplicaCount>, moves: &[Move]) -> Self {
-        let width = self.width();
-        let mut cells = self.cells.clone();
-        for &Move { slot, position, from, .. } in moves {
-            let cell = cells.get_mut(slot.index() * width + usize::from(position));
-            if let (Some(cell), Some(from)) = (cell, from) {
-                *cell = from;
-            }
-        }
-        let kept = replicas.map_or(0, ReplicaCount::as_len);
-        let cells = cells.chunks_exact(width.max(1)).flat_map(|row| row.iter().take(kept)).copied().collect();
-        Self { replicas, cells }
-    }
-
     fn width(&self) -> usize {
         self.replicas.map_or(0, ReplicaCount::as_len)
     }
@@ -242,19 +227,5 @@ mod tests {
         let encoded = serde_json::to_string(&moves).expect("moves are numbers");
         assert_eq!(encoded, "[[7,2,0,3],[4095,0,12,1]]");
         assert_eq!(serde_json::from_str::<[Move; 2]>(&encoded).expect("it was encoded"), moves);
-    }
-
-    #[test]
-    fn moves_are_undone() {
-        let empty = Table::default();
-        let (one, three) = (first_moves(1), first_moves(3));
-        let first = empty.moved(SlotCount::MIN, replicas(1), &one).expect("all cells are set");
-        let wider: Vec<Move> = three.into_iter().filter(|to| to.position > 0).collect();
-        let second = first.moved(SlotCount::MIN, replicas(3), &wider).expect("all cells are set");
-        let swap = [at(9, 0, Some(1), 7), at(200, 2, Some(3), 8)];
-        let third = second.moved(SlotCount::MIN, replicas(3), &swap).expect("the owners are right");
-        assert_eq!(third.unmoved(second.replicas(), &swap), second);
-        assert_eq!(second.unmoved(first.replicas(), &wider), first);
-        assert_eq!(first.unmoved(None, &one), empty);
     }
 }

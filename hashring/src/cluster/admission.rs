@@ -8,7 +8,7 @@ use super::{
     config::ClusterTimers,
     join_token::TokenText,
     node_steps::Facts,
-    objections::lives,
+    objections::may_live,
     policy::{ClusterPolicies, JoinPolicy},
     soft::ProcessId,
 };
@@ -83,7 +83,7 @@ pub fn name_of_newcomer(
     }
     let namesakes: Vec<&Node> =
         state.nodes().filter(|node| node.name == name && !node.state.is_final()).collect();
-    if let Some(alive) = namesakes.iter().find(|node| lives(facts, node.uid, timers).is_some()) {
+    if let Some(alive) = namesakes.iter().find(|node| may_live(facts, node.uid, timers).is_some()) {
         return NewName::Taken(alive.uid);
     }
     match namesakes.as_slice() {
@@ -214,12 +214,19 @@ mod tests {
     fn a_name_is_free_when_whoever_has_it_is_silent() {
         let timers = ClusterTimers::default();
         let mut state = cluster_of(3);
-        let check = |state: &RingState, uid, silent: &[(u128, u64)], expected| {
+        let judge = |state: &RingState, uid, silent: &[(u128, u64)], leads_for, expected| {
             let heard = silent.iter().map(|&(uid, seconds)| (Uid(uid), Duration::from_secs(seconds)));
-            let facts = Facts { heard: heard.collect(), ..Facts::default() };
+            let leads_for = Duration::from_secs(leads_for);
+            let facts = Facts { heard: heard.collect(), leads_for, ..Facts::default() };
             let found = name_of_newcomer(state, Uid(uid), "node-2", &facts, &timers);
             assert_eq!(found, expected, "{silent:?}");
         };
+        let check =
+            |state: &RingState, uid, silent: &[_], expected| judge(state, uid, silent, 3600, expected);
+        // A new leader has not heard of anybody yet.
+        judge(&state, 9, &[], 0, NewName::Taken(Uid(2)));
+        judge(&state, 9, &[], 15, NewName::Taken(Uid(2)));
+        judge(&state, 9, &[], 16, NewName::Replaces(Uid(2)));
         check(&state, 9, &[(2, 15)], NewName::Taken(Uid(2)));
         check(&state, 9, &[(2, 16)], NewName::Replaces(Uid(2)));
         check(&state, 9, &[], NewName::Replaces(Uid(2)));

@@ -129,6 +129,7 @@ async fn step(shared: &Shared, raft: &RaftNode<RingMachine>, books: &mut Books) 
         max_voters: shared.config.max_voters,
         stabilization: timers.voter_stabilization,
         dead: timers.voter_dead,
+        leads_for: now.saturating_duration_since(books.began),
     });
     match duty {
         VoterDuty::Rest => {}

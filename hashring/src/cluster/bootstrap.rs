@@ -5,7 +5,7 @@
 //!
 //! - A cluster that anybody is in is joined; two different ones are an error that people must mend.
 //! - A new one is founded only by exactly as many nodes as were announced, all of which see each
-//!   other and nobody else, twice. The lowest uid founds, the others wait until they see its
+//!   other and nobody else who would found one, twice. The lowest uid founds, the others wait until they see its
 //!   cluster with themselves among the founders.
 //! - Silence never founds anything: who does not answer may well be a cluster.
 
@@ -23,7 +23,7 @@ pub struct PeerInfo {
     pub membership: Option<Membership>,
     /// How many nodes it wants to found a cluster with.
     pub bootstrap_expect: u32,
-    /// The nodes without a cluster that it has seen, ascending.
+    /// The nodes without a cluster that it has seen and that would found one, ascending.
     pub fresh: Vec<Uid>,
 }
 
@@ -69,9 +69,16 @@ pub enum BootstrapError {
     },
 }
 
-/// The nodes without a cluster: those that answered and the node itself, ascending by uid.
+/// True for a node that has no cluster and would found one. Those that only join or watch say nothing
+/// about who founds.
+fn would_found(peer: &PeerInfo) -> bool {
+    peer.membership.is_none() && peer.bootstrap_expect > 0
+}
+
+/// The nodes without a cluster that would found one: those that answered and the node itself, ascending by
+/// uid.
 pub fn fresh_founders(own: &Own, answers: &[PeerInfo]) -> Vec<Founder> {
-    let others = answers.iter().filter(|peer| peer.membership.is_none() && peer.uid != own.uid);
+    let others = answers.iter().filter(|peer| would_found(peer) && peer.uid != own.uid);
     let mut founders: Vec<Founder> =
         others.map(|peer| Founder { uid: peer.uid, address: peer.address.clone() }).collect();
     founders.push(Founder { uid: own.uid, address: own.address.clone() });
@@ -112,7 +119,7 @@ pub fn decide(own: &Own, before: &[Uid], answers: &[PeerInfo]) -> Result<Decisio
     let are_all = usize::try_from(own.bootstrap_expect) == Ok(seen.len()) && seen == before;
     let others_agree = answers
         .iter()
-        .filter(|peer| peer.uid != own.uid)
+        .filter(|peer| would_found(peer) && peer.uid != own.uid)
         .all(|peer| peer.bootstrap_expect == own.bootstrap_expect && peer.fresh == seen);
     let is_lowest = seen.first() == Some(&own.uid);
     let founds = may_found && are_all && others_agree && is_lowest;
@@ -184,6 +191,10 @@ mod tests {
         check(1, 3, all, &[fresh(2, 3, all), fresh(3, 3, &[1, 2, 3, 4])], &[]);
         check(1, 3, all, &[fresh(2, 3, all), fresh(3, 5, all)], &[]);
         check(1, 3, all, &[fresh(2, 3, all), fresh(3, 0, all)], &[]);
+        // Those that only join or watch are not counted, and what they see does not matter.
+        let (joins, watches) = (fresh(4, 0, &[1, 2, 3, 4]), fresh(0, 0, &[]));
+        check(1, 3, all, &[fresh(2, 3, all), fresh(3, 3, all), joins.clone(), watches.clone()], all);
+        check(1, 3, &[1, 2], &[fresh(2, 3, &[1, 2]), joins, watches], &[]);
         // Never.
         check(1, 0, &[1], &[], &[]);
         check(1, 0, all, &others, &[]);

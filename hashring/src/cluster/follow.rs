@@ -84,6 +84,7 @@ async fn take(shared: &Shared, cluster: ClusterId, update: RingUpdate) -> Result
     if digest != found {
         return Err(format!("the digest of the ring is {found}, and it says {digest}"));
     }
+    state.check().map_err(|error| error.to_string())?;
     if generation > own {
         shared.adopt_generation(generation).await.map_err(|error| error.to_string())?;
     }

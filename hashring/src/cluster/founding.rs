@@ -4,7 +4,7 @@
 //! therefore claims the name of the cluster somewhere that outlives them. The id of the cluster is on
 //! its disk before, so that a founder that ended between the claim and the founding claims the same again.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use crate::ids::ClusterId;
 
@@ -26,6 +26,3 @@ pub enum GuardError {
     #[error("{0}")]
     Unavailable(String),
 }
-
-/// A guard that is handed on.
-pub type SharedGuard = Arc<dyn FoundingGuard>;

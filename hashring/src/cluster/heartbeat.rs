@@ -4,11 +4,8 @@ use tokio::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{clocks::Median, objections::HEARTBEATS_COUNTED, shared::Shared};
-use crate::{
-    ids::Uid,
-    raft::{LogPlace, RaftId},
-};
+use super::{clocks::Median, objections::HEARTBEATS_COUNTED, shared::Shared, voters::raft_id};
+use crate::{ids::Uid, raft::LogPlace};
 
 /// What a node learns from the leader whenever it says how it is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,17 +26,25 @@ pub struct HeartbeatAnswer {
 }
 
 impl Shared {
-    /// What the leader, which is this node, answers to a node; none if it does not lead.
+    /// What the leader, which is this node, answers to a node; none if it does not lead, or nobody follows.
     pub fn heartbeat_answer(&self, uid: Uid) -> Option<HeartbeatAnswer> {
         let status = self.raft.get()?.status();
-        let id = RaftId(uid.raft_id().0);
-        status.is_leader.then(|| HeartbeatAnswer {
+        let id = raft_id(uid);
+        self.leads().then(|| HeartbeatAnswer {
             term: status.term,
             is_member: status.members.is_voter(id) || status.members.is_learner(id),
             members_at: status.members_at,
             is_gone: self.publisher.record().state.tombstone(uid).is_some(),
             clock_offset_ms: self.clock_offset_of(uid),
         })
+    }
+
+    /// What the leader, which is this node, answers to one that is in no list of nodes and only asks for the
+    /// time; none if it does not lead, or nobody follows.
+    pub fn time_answer(&self, clock_offset: Option<i64>) -> Option<HeartbeatAnswer> {
+        let term = self.raft.get()?.status().term;
+        let clock_offset_ms = clock_offset.and_then(|offset| Some(self.clock_median()?.off(offset)));
+        self.leads().then(|| HeartbeatAnswer { term, clock_offset_ms, ..HeartbeatAnswer::default() })
     }
 
     /// How far the clock of another node is ahead of the own one, by its heartbeat; none if it does not

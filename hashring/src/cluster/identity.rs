@@ -3,8 +3,9 @@
 //! The uid is made at the first start and never again: an empty disk is another node. What the node
 //! has promised in Raft belongs to that uid, so the directory of Raft says whose it is, and the two
 //! are refused when they do not belong together. Order of writing: the owner in the directory of
-//! Raft, then `node.json` that says there is one, then Raft itself; so a store that `node.json` knows
-//! and that is missing is damage, and a directory that it does not know was never used.
+//! Raft, then `node.json` that says there is one, then Raft itself, and then `node.json` that says it has
+//! begun; so a store that `node.json` knows and that is missing is damage, a directory that it does not know
+//! was never used, and once it has begun its log may not be missing either.
 //!
 //! A node that is no member of Raft any more keeps its store: should it become one again, it has to
 //! stand by what it promised. Only a new generation of the cluster ends that, for members of different
@@ -20,7 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use super::surroundings::{Nature, RealNature};
+use super::surroundings::Nature;
 use crate::{
     ids::{ClusterId, Uid},
     raft::{RaftId, files},
@@ -74,6 +75,13 @@ pub struct NodeIdentity {
 struct RaftStoreRecord {
     /// The node takes part in Raft as far as it knows.
     is_member: bool,
+    /// It was started, so there is a log. Not known by those that were written before this was.
+    #[serde(default)]
+    is_begun: bool,
+}
+
+impl RaftStoreRecord {
+    const NEW: RaftStoreRecord = RaftStoreRecord { is_member: true, is_begun: false };
 }
 
 /// The file.
@@ -141,14 +149,8 @@ pub enum IdentityError {
 }
 
 impl NodeIdentity {
-    /// Reads who the node is from the directory `dir`, or makes it up at the first start, and counts
-    /// the start. Blocks while the disk works.
-    pub fn open(dir: &Path, name: &str) -> Result<NodeIdentity, IdentityError> {
-        let nature: &dyn Nature = &RealNature;
-        NodeIdentity::open_as(dir, name, nature)
-    }
-
-    /// [`NodeIdentity::open`] with what a new identity is made of.
+    /// Reads who the node is from the directory `dir`, or makes it up at the first start, of `nature`, and
+    /// counts the start. Blocks while the disk works.
     pub(super) fn open_as(
         dir: &Path,
         name: &str,
@@ -187,7 +189,7 @@ impl NodeIdentity {
     fn of(dir: &Path, file: NodeFile) -> NodeIdentity {
         let uid = Uid(file.uid.0);
         let is_founder = file.membership.as_ref().is_some_and(|membership| membership.is_founder(uid));
-        let raft = file.raft.or(is_founder.then_some(RaftStoreRecord { is_member: true }));
+        let raft = file.raft.or(is_founder.then_some(RaftStoreRecord::NEW));
         let NodeFile { name, boot, membership, founding, .. } = file;
         NodeIdentity { dir: dir.to_owned(), uid, name, boot, membership, raft, founding }
     }
@@ -200,11 +202,6 @@ impl NodeIdentity {
     /// The node in Raft.
     pub fn raft_id(&self) -> RaftId {
         RaftId(self.uid.raft_id().0)
-    }
-
-    /// Its name for people.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// How often it was started, this time included.
@@ -225,6 +222,11 @@ impl NodeIdentity {
     /// True if it has a store of Raft in this generation of its cluster.
     pub fn has_raft_store(&self) -> bool {
         self.raft.is_some()
+    }
+
+    /// True if its store of Raft was started before.
+    pub fn is_raft_begun(&self) -> bool {
+        self.raft.is_some_and(|raft| raft.is_begun)
     }
 
     /// The directory of Raft.
@@ -284,7 +286,7 @@ impl NodeIdentity {
         let Some(membership) = &self.membership else { return Ok(()) };
         let (cluster, generation) = (membership.cluster, membership.generation.saturating_add(1));
         let membership = Membership { cluster, generation, founders: Vec::new() };
-        let raft = Some(RaftStoreRecord { is_member: true });
+        let raft = Some(RaftStoreRecord { is_member: true, is_begun: true });
         let forced = NodeIdentity { membership: Some(membership), raft, ..self.clone() };
         let dir = forced.raft_dir();
         let aside = dir.with_extension("tmp");
@@ -308,10 +310,20 @@ impl NodeIdentity {
         Ok(())
     }
 
+    /// Remembers that Raft was started: it may have promised something from now on. Blocks while the disk
+    /// works.
+    pub fn raft_has_begun(&mut self) -> Result<(), IdentityError> {
+        let raft = self.raft.map(|raft| RaftStoreRecord { is_begun: true, ..raft });
+        let begun = NodeIdentity { raft, ..self.clone() };
+        begun.write()?;
+        *self = begun;
+        Ok(())
+    }
+
     /// Remembers that the node takes no part in Raft any more. Its store stays. Blocks while the disk
     /// works.
     pub fn end_raft(&mut self) -> Result<(), IdentityError> {
-        let raft = self.raft.map(|_| RaftStoreRecord { is_member: false });
+        let raft = self.raft.map(|raft| RaftStoreRecord { is_member: false, ..raft });
         let ended = NodeIdentity { raft, ..self.clone() };
         ended.write()?;
         *self = ended;
@@ -325,7 +337,8 @@ impl NodeIdentity {
             remove_dir(&dir)?;
             self.write_owner(&dir)?;
         }
-        Ok(NodeIdentity { raft: Some(RaftStoreRecord { is_member: true }), ..self })
+        let raft = self.raft.unwrap_or(RaftStoreRecord::NEW);
+        Ok(NodeIdentity { raft: Some(RaftStoreRecord { is_member: true, ..raft }), ..self })
     }
 
     /// Writes into a directory of Raft whose it is; the directory is created.
@@ -449,6 +462,11 @@ impl Versioned for OwnerFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::surroundings::RealNature;
+
+    fn open(dir: &Path, name: &str) -> Result<NodeIdentity, IdentityError> {
+        NodeIdentity::open_as(dir, name, &RealNature)
+    }
 
     fn voter_of(identity: &NodeIdentity, cluster: u8) -> Membership {
         let founder = Founder { uid: identity.uid(), address: "a:1".to_owned() };
@@ -458,16 +476,16 @@ mod tests {
     #[test]
     fn a_node_stays_who_it_is_and_counts_its_starts() {
         let dir = tempfile::tempdir().unwrap();
-        let mut first = NodeIdentity::open(dir.path(), "a").unwrap();
+        let mut first = open(dir.path(), "a").unwrap();
         assert_eq!((first.boot(), first.membership(), first.is_raft_member()), (1, None, false));
         assert_eq!(first.raft_id().0, first.uid().0 as u64);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(NodeIdentity::open(other.path(), "a").unwrap().uid(), first.uid());
+        assert_ne!(open(other.path(), "a").unwrap().uid(), first.uid());
 
         let membership = voter_of(&first, 1);
         first.enter(membership.clone()).unwrap();
-        let second = NodeIdentity::open(dir.path(), "b").unwrap();
-        assert_eq!((second.uid(), second.boot(), second.name()), (first.uid(), 2, "b"));
+        let second = open(dir.path(), "b").unwrap();
+        assert_eq!((second.uid(), second.boot(), second.name.as_str()), (first.uid(), 2, "b"));
         assert_eq!((second.membership(), second.is_raft_member()), (Some(&membership), true));
     }
 
@@ -475,7 +493,7 @@ mod tests {
     fn node_and_raft_directory_must_belong_together() {
         let voter = || {
             let dir = tempfile::tempdir().unwrap();
-            let mut identity = NodeIdentity::open(dir.path(), "a").unwrap();
+            let mut identity = open(dir.path(), "a").unwrap();
             let membership = voter_of(&identity, 1);
             identity.enter(membership).unwrap();
             dir
@@ -483,7 +501,7 @@ mod tests {
         let check = |change: fn(&Path, &Path), expected: &str| {
             let (dir, other) = (voter(), voter());
             change(dir.path(), other.path());
-            let found = NodeIdentity::open(dir.path(), "a").err().map(|error| error.to_string());
+            let found = open(dir.path(), "a").err().map(|error| error.to_string());
             let found = found.unwrap_or_default();
             assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{found}");
         };
@@ -499,46 +517,46 @@ mod tests {
             r#"{"version":2,"uid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","cluster":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"#;
         let dir = voter();
         fs::write(dir.path().join("raft").join(OWNER_FILE), later).unwrap();
-        let error = NodeIdentity::open(dir.path(), "a").unwrap_err().to_string();
+        let error = open(dir.path(), "a").unwrap_err().to_string();
         assert!(error.contains("version 2 is not known"), "{error}");
     }
 
     #[test]
     fn a_node_that_ended_before_it_was_a_voter_begins_again() {
         let dir = tempfile::tempdir().unwrap();
-        let mut identity = NodeIdentity::open(dir.path(), "a").unwrap();
+        let mut identity = open(dir.path(), "a").unwrap();
         let before = fs::read(dir.path().join(NODE_FILE)).unwrap();
         let membership = voter_of(&identity, 1);
         identity.enter(membership).unwrap();
         fs::write(dir.path().join(NODE_FILE), before).unwrap();
-        let mut identity = NodeIdentity::open(dir.path(), "a").unwrap();
+        let mut identity = open(dir.path(), "a").unwrap();
         assert!(!identity.is_raft_member());
         let membership = voter_of(&identity, 2);
         identity.enter(membership).unwrap();
-        assert!(NodeIdentity::open(dir.path(), "a").unwrap().is_raft_member());
+        assert!(open(dir.path(), "a").unwrap().is_raft_member());
     }
     #[test]
     fn a_store_is_kept_when_the_node_takes_no_part() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || NodeIdentity::open(dir.path(), "a").unwrap();
-        let mut identity = open();
+        let again = || open(dir.path(), "a").unwrap();
+        let mut identity = again();
         let membership = Membership { founders: Vec::new(), ..voter_of(&identity, 1) };
         identity.enter(membership).unwrap();
-        assert!(!open().has_raft_store());
+        assert!(!again().has_raft_store());
         // A directory that is not known was never used.
         let stray = identity.raft_dir().join("stray");
         fs::create_dir_all(&stray).unwrap();
         identity.begin_raft().unwrap();
-        assert!(open().is_raft_member() && !stray.exists());
+        assert!(again().is_raft_member() && !stray.exists());
         let kept = identity.raft_dir().join("kept");
         fs::create_dir_all(&kept).unwrap();
         identity.end_raft().unwrap();
-        let mut identity = open();
+        let mut identity = again();
         assert!(!identity.is_raft_member() && identity.has_raft_store());
         identity.begin_raft().unwrap();
-        assert!(open().is_raft_member() && kept.exists());
+        assert!(again().is_raft_member() && kept.exists());
         fs::remove_dir_all(dir.path().join("raft")).unwrap();
-        let error = NodeIdentity::open(dir.path(), "a").unwrap_err().to_string();
+        let error = open(dir.path(), "a").unwrap_err().to_string();
         assert!(error.contains("is or was a voter"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{
     config::{ClusterConfig, ClusterTimers},
-    duties::{Duty, Situation, next_duty},
+    duties::{Duty, HeldWave, Situation, next_duty},
     machine::RingMachine,
     node_steps::{Facts, NodeStep, node_step},
     objections::HEARTBEATS_COUNTED,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     aside::aside,
-    ids::{HashSeed, NodesVersion, PlanId, Uid, UnixMillis},
+    ids::{HashSeed, NodesVersion, PlanId, RingEpoch, Uid, UnixMillis},
     raft::{Published, RaftNode},
     ring::{Command, HashFunction, InitCluster, Node, NodeState, RingState},
 };
@@ -39,6 +39,28 @@ struct Books {
     warned: BTreeSet<Uid>,
     /// With so many entries applied there was nothing to move.
     settled: Option<u64>,
+    /// What it refused; asked again it would refuse it again.
+    rejected: OfRing<BTreeSet<String>>,
+    /// Waves that wait for those who would get slots.
+    held: OfRing<Vec<HeldWave>>,
+}
+
+/// What was found out about a ring, and holds until its nodes or tables change.
+#[derive(Debug, Default)]
+struct OfRing<T> {
+    ring: (RingEpoch, NodesVersion),
+    found: T,
+}
+
+impl<T: Default> OfRing<T> {
+    /// What was found out about this ring; at first nothing.
+    fn of(&mut self, state: &RingState) -> &mut T {
+        let ring = (state.epoch(), state.nodes_version());
+        if self.ring != ring {
+            *self = OfRing { ring, found: T::default() };
+        }
+        &mut self.found
+    }
 }
 
 /// Since when nodes are in a state, and since which version of the list of nodes.
@@ -69,6 +91,8 @@ impl Books {
             last_wave: None,
             warned: BTreeSet::new(),
             settled: None,
+            rejected: OfRing::default(),
+            held: OfRing::default(),
         }
     }
 
@@ -105,6 +129,7 @@ impl Books {
             joining: self.joining.look(state.nodes().filter(is_joining), at),
             drained: self.drained.look(state.nodes().filter(is_drained), at),
             uploaded: soft.iter().filter_map(uploaded).collect(),
+            not_ready: soft.not_ready(at, timers.heartbeat * HEARTBEATS_COUNTED),
         }
     }
 }
@@ -147,6 +172,7 @@ pub async fn lead(shared: &Arc<Shared>, raft: &RaftNode<RingMachine>) {
             }
         }
         *shared.facts.lock() = None;
+        shared.held_waves.lock().clear();
         info!("this node does not lead the cluster any more");
     }
 }
@@ -164,11 +190,12 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
     *shared.facts.lock() = Some(Arc::clone(&facts));
     books.warn(state, &facts, &shared.config);
     let since_last_wave = books.last_wave.map(|wave| at.saturating_duration_since(wave));
-    let is_held_back = shared.soft.lock().is_held_back(at, timers.heartbeat * HEARTBEATS_COUNTED);
     let Some(init) = init(shared) else { return false };
     let (machine, own) = (Arc::clone(&published.machine), Arc::clone(shared));
     let are_tables_settled = books.settled == Some(published.entries_applied);
     let plan_id = PlanId(shared.surroundings.nature.random());
+    let (rejected, held) = (books.rejected.of(state).clone(), books.held.of(state).clone());
+    let known = Arc::clone(&facts);
     let work = move || {
         next_duty(&Situation {
             state: &machine.state,
@@ -177,9 +204,10 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             timers: &own.config.timers,
             policies: &own.config.policies,
             are_tables_settled,
-            is_held_back,
+            held: &held,
             since_last_wave,
             plan_id,
+            rejected: &rejected,
         })
     };
     let duty = match aside(work).await {
@@ -190,12 +218,16 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             return false;
         }
     };
+    let held = if let Duty::Held(held) = &duty { held.clone() } else { Vec::new() };
+    let waits_for = held.iter().filter_map(|wave| wave.waits_for(state, &known, timers));
+    *shared.held_waves.lock() = waits_for.collect();
+    *books.held.of(state) = held;
     let command = match duty {
         Duty::Rest => {
             books.settled = Some(published.entries_applied);
             return false;
         }
-        Duty::Wait => return false,
+        Duty::Wait | Duty::Held(_) => return false,
         Duty::Propose(command) => command,
     };
     match shared.propose_here(&command).await {
@@ -206,10 +238,12 @@ async fn step(shared: &Arc<Shared>, books: &mut Books, published: &Published<Rin
             }
             true
         }
-        // Something else came first; the next look sees it.
+        // Something else came first, which the next look sees, or the rest of what there is to do goes on
+        // without it.
         Ok(Err(rejected)) => {
             warn!(command = summary(&command), %rejected, "what the leader proposed did not fit");
-            false
+            books.rejected.of(state).insert(summary(&command));
+            true
         }
         Err(NotLed::Elsewhere(_) | NotLed::Refused(_) | NotLed::Cloned(_)) => false,
         Err(NotLed::Failed(error)) => {
@@ -244,6 +278,8 @@ pub fn summary(command: &Command) -> String {
         Command::ReplaceNode { dead, new, force, at: _ } => {
             format!("node {new} replaces {dead}{}", if *force { ", forced" } else { "" })
         }
+        Command::DateLoss { uid, at: _ } => format!("node {uid} is gone, with data that others have too"),
+        Command::CloseLoss { uid, at: _ } => format!("what others had of node {uid} is uploaded"),
         // What is known of its secret stays out of logs.
         Command::AddToken { id, expires, uses, .. } => {
             format!("add token {id}, {uses} uses until {} ms", expires.0)
@@ -298,6 +334,20 @@ mod tests {
         // A leader that did not run for a while heard nobody, which says nothing of them.
         let facts = books.facts(&state, &soft, &timers, at(200), UnixMillis(0));
         assert_eq!((facts.leads_for, facts.heard.len()), (Duration::ZERO, 0));
+    }
+
+    #[test]
+    fn a_refusal_counts_until_nodes_or_tables_change() {
+        let mut state = cluster_of(3);
+        let mut rejections: OfRing<BTreeSet<String>> = OfRing::default();
+        rejections.of(&state).insert("refused".to_owned());
+        assert_eq!(rejections.of(&state).len(), 1);
+        state.apply(&Command::RegisterNode(registration(4))).expect("the node is new");
+        assert!(rejections.of(&state).is_empty());
+        rejections.of(&state).insert("refused".to_owned());
+        let pool = Command::SetPool { name: crate::ids::PoolName::from("big"), matchers: Vec::new() };
+        state.apply(&pool).expect("the pool is new");
+        assert!(rejections.of(&state).is_empty());
     }
 
     #[test]

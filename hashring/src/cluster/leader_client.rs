@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{sleep, timeout, timeout_at};
-use tonic::Code;
+use tokio::time::{error::Elapsed, sleep, timeout, timeout_at};
+use tonic::{Code, Status};
 use weir_proto::weir_cluster::{
     self as proto, AdministerRequest, HeartbeatRequest, JoinRequest, ProposeRequest,
     answer::Outcome as AnswerOutcome,
@@ -49,6 +49,8 @@ pub enum Question {
     Join(Box<JoinAsk>),
     /// To know how the asking node is doing.
     Heartbeat(SoftState),
+    /// What time it is, of a node that is in no list.
+    Time,
     /// What people want to know about the members of Raft, or to change about them.
     Administer(AdminQuestion),
 }
@@ -163,9 +165,21 @@ impl Shared {
 
     /// Tells the leader how this node is doing, if it is found in one round; the next time is soon.
     pub async fn tell_leader(&self, cluster: ClusterId) -> Result<HeartbeatAnswer, ProposeFailed> {
-        let question = Question::Heartbeat(self.own_soft_state());
+        self.ask_once(cluster, &Question::Heartbeat(self.own_soft_state())).await
+    }
+
+    /// Asks the leader what time it is, if it is found in one round; the next time is soon.
+    pub async fn ask_time(&self, cluster: ClusterId) -> Result<HeartbeatAnswer, ProposeFailed> {
+        self.ask_once(cluster, &Question::Time).await
+    }
+
+    async fn ask_once(
+        &self,
+        cluster: ClusterId,
+        question: &Question,
+    ) -> Result<HeartbeatAnswer, ProposeFailed> {
         let mut last = "nobody was asked".to_owned();
-        match self.ask_round(cluster, &question, &mut last).await {
+        match self.ask_round(cluster, question, &mut last).await {
             Some(answer) => wire::decode(&answer?).map_err(|error| ProposeFailed::Refused(error.to_string())),
             None => Err(ProposeFailed::NoLeader { waited: Duration::ZERO, last }),
         }
@@ -247,8 +261,6 @@ impl Shared {
             }
             Question::Heartbeat(state) => {
                 let request = HeartbeatRequest {
-                    version,
-                    cluster_id,
                     uid: wire::uid_bytes(self.uid),
                     boot: state.process.boot,
                     process: state.process.nonce,
@@ -259,22 +271,19 @@ impl Shared {
                     program_version: state.version.clone(),
                     uploaded_through_ms: state.report.uploaded_through.map(|through| through.0),
                     drained: state.report.drained,
-                    generation,
-                    clock_ms: self.surroundings.nature.now().0,
-                    round_trip_ms: super::shared::millis(*self.round_trip.lock()),
+                    ..self.time_request(cluster)
                 };
-                let asked = Instant::now();
-                let answer = timeout(timers.call, client.heartbeat(request)).await;
-                if matches!(answer, Ok(Ok(_))) {
-                    *self.round_trip.lock() = asked.elapsed();
-                }
-                answer
+                self.timed(client.heartbeat(request)).await
             }
+            Question::Time => self.timed(client.heartbeat(self.time_request(cluster))).await,
         };
         match answer {
             Err(_) => Reply::Silent("no answer in time".to_owned()),
             Ok(Ok(answer)) => reply(answer.into_inner()),
             Ok(Err(status)) if self.meet(address, &status) => Reply::Silent(status.message().to_owned()),
+            Ok(Err(status)) if wire::is_of_other_cluster(&status) => {
+                Reply::Silent(status.message().to_owned())
+            }
             Ok(Err(status)) => match status.code() {
                 wire::CLONED => Reply::Cloned(status.message().to_owned()),
                 Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied => {
@@ -283,6 +292,31 @@ impl Shared {
                 _ => Reply::Silent(status.to_string()),
             },
         }
+    }
+
+    /// A heartbeat of nobody, with the time.
+    fn time_request(&self, cluster: ClusterId) -> HeartbeatRequest {
+        HeartbeatRequest {
+            version: VERSION,
+            cluster_id: cluster.0.to_vec(),
+            generation: self.membership().map(|membership| membership.generation),
+            clock_ms: self.surroundings.nature.now().0,
+            round_trip_ms: super::shared::millis(*self.round_trip.lock()),
+            ..HeartbeatRequest::default()
+        }
+    }
+
+    /// Waits for the answer to a heartbeat, and remembers how long it took.
+    async fn timed<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Result<T, Status>, Elapsed> {
+        let asked = Instant::now();
+        let answer = timeout(self.config.timers.call, answer).await;
+        if matches!(answer, Ok(Ok(_))) {
+            *self.round_trip.lock() = asked.elapsed();
+        }
+        answer
     }
 
     /// Answers a question, if this node leads.
@@ -297,12 +331,17 @@ impl Shared {
             }
             Question::Join(ask) => Ok(wire::encode(&self.register_here(ask).await?)),
             Question::Heartbeat(state) => {
-                if !self.is_leader() {
-                    return Err(NotLed::Elsewhere(self.leader_hint()));
+                if !self.leads() {
+                    let elsewhere = self.leader_hint().filter(|_| !self.is_leader());
+                    return Err(NotLed::Elsewhere(elsewhere));
                 }
                 self.soft.lock().take(self.uid, state.clone()).map_err(NotLed::Cloned)?;
                 let answer = self.heartbeat_answer(self.uid);
                 answer.map(|answer| wire::encode(&answer)).ok_or(NotLed::Elsewhere(None))
+            }
+            Question::Time => {
+                let answer = self.time_answer(Some(0)).map(|answer| wire::encode(&answer));
+                answer.ok_or_else(|| NotLed::Elsewhere(self.leader_hint().filter(|_| !self.is_leader())))
             }
             Question::Administer(question) => self.administer(question).await,
         }

@@ -29,7 +29,7 @@ use super::{
     identity::{IdentityError, Membership, NodeIdentity},
     leader::lead,
     leader_client::ProposeFailed,
-    presence::{be_present, register},
+    presence::{be_present, keep_the_time, register},
     publisher::{Publisher, ViewReceiver},
     raft_part::RaftPart,
     ring_file::{self, RingFileError, RingRecord},
@@ -183,6 +183,7 @@ impl ClusterNode {
             lock: Mutex::new(Some(lock)),
             leader: Mutex::default(),
             facts: Mutex::default(),
+            held_waves: Mutex::default(),
             heard_by_leader: Mutex::default(),
             refusal: watch::Sender::new(None),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
@@ -322,6 +323,7 @@ impl ClusterNode {
             warn!(%error, "the task of the cluster ended in a panic");
         }
         self.shared.raft.shutdown().await;
+        self.shared.publisher.finish().await;
         self.shared.lock.lock().take();
     }
 }
@@ -350,9 +352,10 @@ async fn run(shared: &Arc<Shared>) -> Result<std::convert::Infallible, ClusterFa
     let cluster = membership.cluster;
     let presence = async {
         if shared.config.only_watches {
-            std::future::pending().await
+            keep_the_time(shared, cluster).await;
+        } else {
+            be_present(shared, cluster).await;
         }
-        be_present(shared, cluster).await;
     };
     tokio::select! {
         biased;

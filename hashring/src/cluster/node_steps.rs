@@ -2,14 +2,20 @@
 //!
 //! A node that joins owns slots once those who read have had time to learn of it. If it has the name of
 //! another node it is meant to replace that one: it takes over as soon as the other has been silent for
-//! long, and then at once. Nobody gets slots who is not there. What a disk held that is gone is then on one disk less, until the
-//! others have uploaded it; no second node of the same replica group is replaced before that. If the old
-//! one was a voter, its tombstone names the successor; who votes is not decided here.
+//! long, and then at once; if the other comes back before, the newcomer leaves. Nobody gets slots who is not
+//! there. If the old one was a voter, its tombstone names
+//! the successor; who votes is not decided here.
+//!
+//! What a disk held that is gone, replaced or given up, is on one disk less until all who shared its slots
+//! have uploaded what they held then; none of these is replaced before that.
 //!
 //! A node that drains gives its slots away in waves, uploads all that it holds, is read from a while
 //! longer, and is then safe to delete. When it is not there any more it has left, for good.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     config::ClusterTimers,
@@ -18,8 +24,13 @@ use super::{
 };
 use crate::{
     ids::{Uid, UnixMillis},
-    ring::{Command, Node, NodeState, RingState},
+    ring::{Command, Node, NodeState, OpenLoss, RingState},
 };
+
+/// What was acknowledged before a node was lost has times up to so much later than that: samples are taken
+/// that are ten minutes ahead, and two more are for clocks that differ, and for what was acknowledged between
+/// the leader's look at the clock and the change of the ring.
+pub const TAKEN_AHEAD: Duration = Duration::from_secs(12 * 60);
 
 /// What the leader knows of nodes beside the ring.
 #[derive(Clone, Debug)]
@@ -36,6 +47,8 @@ pub struct Facts {
     pub drained: BTreeMap<Uid, Duration>,
     /// Up to when all that nodes hold is in the bucket, as far as they say.
     pub uploaded: BTreeMap<Uid, UnixMillis>,
+    /// Who said lately that it is not ready, or near its limit of series: it gets no slots now.
+    pub not_ready: BTreeSet<Uid>,
 }
 
 impl Default for Facts {
@@ -47,6 +60,7 @@ impl Default for Facts {
             joining: BTreeMap::new(),
             drained: BTreeMap::new(),
             uploaded: BTreeMap::new(),
+            not_ready: BTreeSet::new(),
         }
     }
 }
@@ -79,17 +93,15 @@ pub fn node_step(
     timers: &ClusterTimers,
     policies: &ClusterPolicies,
 ) -> NodeStep {
-    let taken_over = take_over_step(state, node, facts);
-    if let NodeStep::Propose(_) = taken_over {
-        return taken_over;
-    }
     match node.state {
         NodeState::Joining => match namesake(state, node) {
             Some(old) => replacement(state, old, node, facts, timers, policies),
             None => joining(state, node, facts, timers),
         },
-        NodeState::Active if taken_over == NodeStep::Stay => active(node, facts, timers),
-        NodeState::Active => taken_over,
+        NodeState::Active => match inherited_loss(state, node, facts) {
+            Some(what) => NodeStep::Wait(format!("it took over from a node whose data is gone; {what}")),
+            None => active(node, facts, timers),
+        },
         NodeState::Draining => draining(state, node, facts, timers),
         NodeState::Drained => drained(node, facts, timers),
         NodeState::Lost => lost(state, node),
@@ -155,7 +167,12 @@ fn lost(state: &RingState, node: &Node) -> NodeStep {
 
 /// A node may own slots when readers know it.
 fn joining(state: &RingState, node: &Node, facts: &Facts, timers: &ClusterTimers) -> NodeStep {
-    match not_yet(node, facts, timers).filter(|_| !is_founding(state, node)) {
+    let not_yet = not_yet(node, facts, timers).filter(|_| !is_founding(state, node));
+    let silent = facts.silent_for(node.uid);
+    match not_yet {
+        Some(_) if silent >= timers.replace_grace => NodeStep::Warn(format!(
+            "nothing was heard of it for {silent:.0?}: it has to be started before it owns slots, or given up"
+        )),
         Some(why) => NodeStep::Wait(format!("{why} before it owns slots")),
         None => set_state(node, NodeState::Active, "joined"),
     }
@@ -198,6 +215,11 @@ fn replacement(
     if old.number > new.number {
         return wait(format!("a later node of its name, {}, is there", old.uid));
     }
+    // It came while the other was silent, which was an outage, or has the other's name by mistake.
+    if lives(facts, old.uid, timers).is_some() {
+        let reason = format!("node {} of the same name is there again", old.uid);
+        return set_state(new, NodeState::Left, &reason);
+    }
     let silent = facts.silent_for(old.uid);
     if silent < timers.replace_grace {
         let grace = timers.replace_grace;
@@ -223,7 +245,7 @@ fn replacement(
     }
     if let Some(other) = state.take_over_near(old.uid) {
         return NodeStep::Warn(format!(
-            "node {} of the same name shares slots with {}, which took over from another lately: a second one is replaced when what is left of the first is uploaded, or by force",
+            "node {} of the same name shared slots with {}, which was lost lately: a second one is replaced when what the others have of the first is uploaded, or by force",
             old.uid, other.name
         ));
     }
@@ -237,28 +259,33 @@ fn replacement(
     }
 }
 
-/// Whether what a node took over is safe again: all who shared the old one's slots have uploaded what they
-/// held then, or are gone.
-fn take_over_step(state: &RingState, node: &Node, facts: &Facts) -> NodeStep {
-    let Some(take_over) = &node.took_over else { return NodeStep::Stay };
+/// What there is to propose about a node that is gone with its data: when that was, or that it is safe
+/// again, as all who shared its slots have uploaded what they held then, or are gone.
+pub fn loss_step(state: &RingState, gone: Uid, loss: &OpenLoss, facts: &Facts) -> Option<Command> {
+    let Some(at) = loss.at else { return Some(Command::DateLoss { uid: gone, at: facts.now }) };
+    still_open(state, loss, facts).is_empty().then_some(Command::CloseLoss { uid: gone, at })
+}
+
+/// The names of those who shared slots with a node that is gone, and have not uploaded what they held then.
+fn still_open<'a>(state: &'a RingState, loss: &OpenLoss, facts: &Facts) -> Vec<&'a str> {
+    let ahead = i64::try_from(TAKEN_AHEAD.as_millis()).unwrap_or(i64::MAX);
     let is_open = |uid: &&Uid| {
-        let uploaded = facts.uploaded.get(*uid).is_some_and(|through| *through >= take_over.at);
-        !uploaded && state.tombstone(**uid).is_none()
+        let is_uploaded = |at: UnixMillis| {
+            facts.uploaded.get(*uid).is_some_and(|through| through.0 >= at.0.saturating_add(ahead))
+        };
+        !loss.at.is_some_and(is_uploaded) && state.tombstone(**uid).is_none()
     };
-    let open: Vec<&str> = take_over
-        .waits_for
-        .iter()
-        .filter(is_open)
-        .map(|uid| state.node(*uid).map_or("one that is unknown", |node| node.name.as_str()))
-        .collect();
-    if open.is_empty() {
-        let close = Command::CloseTakeOver { uid: node.uid, at: take_over.at };
-        return NodeStep::Propose(Box::new(close));
-    }
-    NodeStep::Wait(format!(
-        "it took over from a node whose data is gone; these have not uploaded yet what they held then: {}",
-        open.join(", ")
-    ))
+    let name = |uid: &Uid| state.node(*uid).map_or("one that is unknown", |node| node.name.as_str());
+    loss.waits_for.iter().filter(is_open).map(name).collect()
+}
+
+/// What is still to be uploaded of the data of those whose slots a node has, in words.
+fn inherited_loss(state: &RingState, node: &Node, facts: &Facts) -> Option<String> {
+    let mut losses = state.open_losses().iter();
+    let is_heir = |gone: &Uid| state.tombstone(*gone).is_some_and(|it| it.successor == Some(node.uid));
+    let (_, loss) = losses.find(|(gone, _)| is_heir(gone))?;
+    let open = still_open(state, loss, facts);
+    Some(format!("these have not uploaded yet what they held then: {}", open.join(", ")))
 }
 
 fn set_state(node: &Node, to: NodeState, reason: &str) -> NodeStep {

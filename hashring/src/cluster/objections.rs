@@ -26,6 +26,21 @@ pub fn lives(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<Duration
     facts.heard.get(&uid).copied().filter(|ago| is_recent(*ago, timers))
 }
 
+/// For how long a node is silent, if that is so short that it may live: of a node that was not heard of it
+/// is only known that it is silent for as long as this leader listens.
+pub fn may_live(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<Duration> {
+    Some(facts.silent_for(uid)).filter(|silent| is_recent(*silent, timers))
+}
+
+/// That a node lives, or may, in words.
+fn sign_of_life(facts: &Facts, uid: Uid, timers: &ClusterTimers) -> Option<String> {
+    let silent = may_live(facts, uid, timers)?;
+    Some(match facts.heard.get(&uid) {
+        Some(_) => format!("was heard of {silent:.0?} ago"),
+        None => format!("may live, as this leader has listened for {silent:.0?} only"),
+    })
+}
+
 /// What speaks against a command, in words.
 pub fn objection(
     state: &RingState,
@@ -37,11 +52,8 @@ pub fn objection(
         Command::ReplaceNode { dead, force: false, .. } => {
             // Whoever was given up has no say any more.
             let node = state.node(*dead).filter(|node| !node.state.is_final())?;
-            let ago = lives(facts, *dead, &config.timers)?;
-            Some(format!(
-                "node {} was heard of {ago:.0?} ago: stop it before it is replaced for good, or force it",
-                node.name
-            ))
+            let lives = sign_of_life(facts, *dead, &config.timers)?;
+            Some(format!("node {} {lives}: stop it before it is replaced for good, or force it", node.name))
         }
         Command::SetNodeState { uid, from: NodeState::Active, to: NodeState::Draining, .. } => {
             let node = state.node(*uid)?;
@@ -62,22 +74,12 @@ fn must_not_be_lost(state: &RingState, node: &Node, facts: &Facts, timers: &Clus
         return None;
     }
     // What was heard of a node before it was lost does not count.
-    if let Some(ago) = lives(facts, node.uid, timers).filter(|_| !node.state.is_final()) {
-        return Some(format!(
-            "node {} was heard of {ago:.0?} ago: drain it, or stop it before it is given up",
-            node.name
-        ));
-    }
-    let is_unheard = !facts.heard.contains_key(&node.uid) && !node.state.is_final();
-    if is_unheard && is_recent(facts.leads_for, timers) {
-        return Some(format!(
-            "it is not known yet whether node {} lives: this leader leads for only {:.0?}; try again later, or force it",
-            node.name, facts.leads_for
-        ));
+    if let Some(lives) = sign_of_life(facts, node.uid, timers).filter(|_| !node.state.is_final()) {
+        return Some(format!("node {} {lives}: drain it, or stop it before it is given up", node.name));
     }
     if let Some(other) = state.take_over_near(node.uid) {
         return Some(format!(
-            "node {} shares slots with {}, which took over from a node whose data is not uploaded yet: what only this one has would be lost",
+            "node {} shared slots with {}, which is gone and whose data is not uploaded yet: what only this one has would be lost",
             node.name, other.name
         ));
     }
@@ -126,7 +128,7 @@ mod tests {
             let facts = Facts { leads_for: Duration::from_secs(leads_for), ..Facts::default() };
             objection(state, &forget, &facts, &config)
         };
-        let unknown = "it is not known yet whether node node-1 lives: this leader leads for only 15s; try again later, or force it";
+        let unknown = "node node-1 may live, as this leader has listened for 15s only: drain it, or stop it before it is given up";
         assert_eq!(found(&state, 15).as_deref(), Some(unknown));
         assert_eq!(found(&state, 16), None);
         state.apply(&set_state(1, NodeState::Active, NodeState::Lost)).expect("it is Active");
@@ -194,5 +196,18 @@ mod tests {
         let mut recent = idle;
         recent.apply(&replaced).expect("they are alike");
         check(&recent, &forget(2), 16, "what only this one has would be lost");
+
+        // A new leader has heard of nobody, which says nothing of them.
+        let unheard = |seconds: u64, command: &Command| {
+            let facts = Facts { leads_for: Duration::from_secs(seconds), ..Facts::default() };
+            objection(&cluster_of(4), command, &facts, &config).unwrap_or_default()
+        };
+        assert!(unheard(0, &forget(1)).contains("may live, as this leader has listened for 0"));
+        assert!(
+            unheard(15, &forget(1)).contains("may live, as this leader has listened for 15s only: drain")
+        );
+        assert_eq!(unheard(16, &forget(1)), "");
+        assert!(unheard(15, &replace(false)).contains("for 15s only: stop it before"));
+        assert_eq!(unheard(16, &replace(false)), "");
     }
 }

@@ -3,11 +3,14 @@
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{leader_client::ProposeFailed, node::ClusterFailure, shared::Shared};
+use super::{heartbeat::HeartbeatAnswer, leader_client::ProposeFailed, node::ClusterFailure, shared::Shared};
 use crate::{
     ids::ClusterId,
     ring::{Command, Node, NodeRegistration, NodeUpdate, Rejected, RingState},
 };
+
+/// What a leader said of the clock counts for so many heartbeats, a minute in a program.
+const CLOCK_KEPT_HEARTBEATS: u32 = 12;
 
 /// What a node has to do about what the ring says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +112,7 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
                 return std::future::pending().await;
             }
             Ok(answer) => {
-                *shared.heard_by_leader.lock() = Some(Instant::now());
-                shared.clock_offset.send_if_modified(|known| {
-                    std::mem::replace(known, answer.clock_offset_ms) != answer.clock_offset_ms
-                });
+                take_the_time(shared, &answer);
                 shared.end_raft_if_removed(&answer).await;
             }
             Err(ProposeFailed::Cloned(why)) => {
@@ -122,8 +122,38 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
             Err(error @ ProposeFailed::Refused(_)) => warn!(%error, "the leader refuses to hear of the node"),
             Err(error) => debug!(%error, "no leader hears how the node is doing"),
         }
+        forget_the_time(shared);
         sleep(shared.config.timers.heartbeat).await;
     }
+}
+
+/// Asks the leader again and again what time it is, for a node that is in no list, for ever.
+pub async fn keep_the_time(shared: &Shared, cluster: ClusterId) {
+    loop {
+        match shared.ask_time(cluster).await {
+            Ok(answer) => take_the_time(shared, &answer),
+            Err(error) => debug!(%error, "no leader says what time it is"),
+        }
+        forget_the_time(shared);
+        sleep(shared.config.timers.heartbeat).await;
+    }
+}
+
+fn take_the_time(shared: &Shared, answer: &HeartbeatAnswer) {
+    *shared.heard_by_leader.lock() = Some(Instant::now());
+    set_clock_offset(shared, answer.clock_offset_ms);
+}
+
+/// What a leader said of the clock long ago says nothing of it now: it may have been mended since.
+fn forget_the_time(shared: &Shared) {
+    let kept = shared.config.timers.heartbeat * CLOCK_KEPT_HEARTBEATS;
+    if shared.heard_by_leader.lock().is_none_or(|at| at.elapsed() > kept) {
+        set_clock_offset(shared, None);
+    }
+}
+
+fn set_clock_offset(shared: &Shared, offset: Option<i64>) {
+    shared.clock_offset.send_if_modified(|known| std::mem::replace(known, offset) != offset);
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     heartbeat::HeartbeatAnswer, identity::IdentityError, machine::RingMachine, node::ClusterFailure,
     shared::Shared, transport::GrpcTransport, wire,
 };
-use crate::raft::{Identity, Peer, RaftId, RaftNode, StartError as RaftStartError, Status};
+use crate::raft::{Begun, Identity, Peer, RaftId, RaftNode, StartError as RaftStartError, Status};
 
 /// Raft of a node, if it takes part.
 #[derive(Default)]
@@ -91,7 +91,14 @@ impl Shared {
         let transport = GrpcTransport::new(channels, record, moved, later);
         let (config, storage) = (self.config.raft.clone(), Arc::clone(&self.surroundings.storage));
         let dir = identity.raft_dir();
-        let raft = RaftNode::start_on(config, raft_identity, &dir, transport, storage).await?;
+        let begun = if identity.is_raft_begun() { Begun::Yes } else { Begun::Maybe };
+        let raft = RaftNode::start_on(config, raft_identity, &dir, transport, storage, begun).await?;
+        if begun == Begun::Maybe
+            && let Err(error) = self.change_identity(|identity| identity.raft_has_begun()).await
+        {
+            raft.shutdown().await;
+            return Err(RaftStartError::Raft(error.to_string()));
+        }
         let is_founder = membership.founders.iter().map(|founder| founder.uid).min() == Some(self.uid);
         if is_founder && raft.status().members.voters.is_empty() {
             let voters: Vec<Peer> = membership

@@ -64,7 +64,9 @@ pub fn decode(bytes: &[u8]) -> Result<RingRecord, RingFileError> {
     if crc32c::crc32c(rest) != u32::from_le_bytes([a, b, c, d]) {
         return Err(damaged("its checksum is wrong"));
     }
-    serde_json::from_slice(rest).map_err(|error| damaged(&error.to_string()))
+    let record: RingRecord = serde_json::from_slice(rest).map_err(|error| damaged(&error.to_string()))?;
+    record.state.check().map_err(|error| damaged(&error.to_string()))?;
+    Ok(record)
 }
 
 /// Writes the file in `dir`. Blocks until it is durable.
@@ -84,7 +86,7 @@ pub fn read(dir: &Path) -> Result<Option<RingRecord>, RingFileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::tests::cluster_of;
+    use crate::{ids::PoolName, ring::tests::cluster_of};
 
     #[test]
     fn it_comes_back_and_damage_is_refused() {
@@ -103,6 +105,21 @@ mod tests {
             fs::write(&path, &good[..at]).unwrap();
             assert!(matches!(read(dir.path()), Err(RingFileError::Damaged(_))), "cut at {at}");
         }
+    }
+
+    /// A file that is whole, of a ring that can be none.
+    #[test]
+    fn a_ring_whose_owners_are_no_nodes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = RingRecord { generation: 0, entries_applied: 9, state: cluster_of(3) };
+        let text = serde_json::to_string(&record.state).unwrap();
+        let owner = record.state.mapping().pools[&PoolName::from(PoolName::DEFAULT)].table.cells()[0].0;
+        let broken = text.replacen(&format!("\"cells\":[{owner},"), "\"cells\":[9,", 1);
+        assert_ne!(broken, text);
+        let broken = RingRecord { state: serde_json::from_str(&broken).unwrap(), ..record };
+        write(dir.path(), &broken).unwrap();
+        let error = read(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("which is no node of the pool"), "{error}");
     }
 
     #[test]

@@ -27,8 +27,8 @@ use super::{
     leader::summary,
     leader_client::{ProposeFailed, Question},
     machine::Outcome,
+    publisher::EncodedRing,
     raft_part::BeginError,
-    ring_file::RingRecord,
     shared::{NotLed, Shared},
     soft::{Cloned, ProcessId, Report, SoftState},
     wire::{self, VERSION},
@@ -186,8 +186,15 @@ impl Cluster for Services {
         let request = request.into_inner();
         wire::check_version(request.version)?;
         self.check_cluster(&request.cluster_id, request.generation)?;
-        let uid = wire::uid(&request.uid)?;
         let shared = &self.0;
+        let clock_offset = shared.clock_ahead(request.clock_ms, request.round_trip_ms);
+        let nobody_leads = || not_leader(shared.leader_hint().filter(|_| !shared.is_leader()));
+        // Whoever is in no list of nodes does not say who it is, and nothing is kept of it.
+        if request.uid.is_empty() {
+            let answer = shared.time_answer(clock_offset);
+            return Ok(answer.map_or_else(nobody_leads, |answer| answered(wire::encode(&answer))));
+        }
+        let uid = wire::uid(&request.uid)?;
         if request.address.len() > TEXT_BYTES_MAX || request.program_version.len() > TEXT_BYTES_MAX {
             return Err(Status::invalid_argument("a text is too long"));
         }
@@ -196,8 +203,8 @@ impl Cluster for Services {
         if let Some(node) = known {
             shared.moved.hear(node, &request.address);
         }
-        if !shared.is_leader() {
-            return Ok(not_leader(shared.leader_hint()));
+        if !shared.leads() {
+            return Ok(nobody_leads());
         }
         let is_gone = record.state.tombstone(uid).is_some();
         if known.is_none() && !is_gone {
@@ -215,15 +222,13 @@ impl Cluster for Services {
             address: request.address,
             version: request.program_version,
             at: Instant::now(),
-            clock_offset: shared.clock_ahead(request.clock_ms, request.round_trip_ms),
+            clock_offset,
         };
         if !is_gone {
             shared.soft.lock().take(uid, state).map_err(|error| cloned(&error))?;
         }
-        match shared.heartbeat_answer(uid) {
-            Some(answer) => Ok(answered(wire::encode(&answer))),
-            None => Ok(not_leader(shared.leader_hint())),
-        }
+        let answer = shared.heartbeat_answer(uid);
+        Ok(answer.map_or_else(nobody_leads, |answer| answered(wire::encode(&answer))))
     }
 
     async fn start_raft(
@@ -275,10 +280,7 @@ impl Services {
         let own = self.0.membership();
         let own = own.ok_or_else(|| Status::unavailable("this node is in no cluster yet"))?;
         match (theirs, generation) {
-            (Some(theirs), _) if theirs != own.cluster => Err(Status::failed_precondition(format!(
-                "this node is in cluster {}, the request is of {theirs}",
-                own.cluster
-            ))),
+            (Some(theirs), _) if theirs != own.cluster => Err(wire::other_cluster(own.cluster, theirs)),
             (_, Some(theirs)) if theirs != own.generation => {
                 Err(wire::other_generation(own.generation, theirs))
             }
@@ -320,10 +322,11 @@ impl Services {
         }
     }
 
-    /// Only a voter that hears of a leader is worth watching: all others know the ring from somebody
-    /// else.
+    /// Only a voter that hears of a leader is worth watching, or one that others follow: all others know the
+    /// ring from somebody else.
     fn follows_leader(&self) -> bool {
-        self.0.raft.get().is_some_and(|raft| raft.status().leader.is_some())
+        let status = self.0.raft.get().map(|raft| raft.status());
+        status.is_some_and(|status| status.leader.is_some() && (!status.is_leader || self.0.leads()))
     }
 
     /// Sends the ring whenever there is a newer one, and a sign of life when there is none for a while.
@@ -339,8 +342,9 @@ impl Services {
         loop {
             let record = Arc::clone(&records.borrow_and_update());
             if record.is_newer_than(generation, entries_applied) {
-                (generation, entries_applied) = (record.generation, record.entries_applied);
-                if updates.send(Ok(full_update(&record))).await.is_err() {
+                let ring = self.0.publisher.encoded();
+                (generation, entries_applied) = (ring.generation, ring.entries_applied);
+                if updates.send(Ok(full_update(&ring))).await.is_err() {
                     return;
                 }
             }
@@ -363,13 +367,9 @@ impl Services {
     }
 }
 
-fn full_update(record: &RingRecord) -> RingUpdate {
-    RingUpdate {
-        version: VERSION,
-        generation: record.generation,
-        entries_applied: record.entries_applied,
-        state: wire::encode(&record.state),
-    }
+fn full_update(ring: &EncodedRing) -> RingUpdate {
+    let EncodedRing { generation, entries_applied, ref state } = *ring;
+    RingUpdate { version: VERSION, generation, entries_applied, state: state.to_vec() }
 }
 
 fn cloned(error: &Cloned) -> Status {

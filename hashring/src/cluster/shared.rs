@@ -31,7 +31,7 @@ use super::{
 use crate::{
     aside::aside,
     ids::{NodeNumber, Uid},
-    raft::{Peer, ProposeError},
+    raft::{Peer, ProposeError, Status},
     ring::{Command, Node, NodeRegistration, NodeState, Rejected, RingState},
 };
 
@@ -60,6 +60,8 @@ pub struct Shared {
     pub report: Mutex<Report>,
     /// What this node knows of the others, as long as it leads.
     pub facts: Mutex<Option<Arc<Facts>>>,
+    /// What waves wait for, in words, as long as this node leads.
+    pub held_waves: Mutex<Vec<String>>,
     /// When a leader last heard of this node.
     pub heard_by_leader: Mutex<Option<Instant>>,
     /// How long the last heartbeat took to be answered.
@@ -215,6 +217,18 @@ impl Shared {
         self.raft.get().is_some_and(|raft| raft.status().is_leader)
     }
 
+    /// True if this node leads and a majority follows it. One that is cut off from the others believes that
+    /// it leads, and they may follow another one already.
+    pub fn leads(&self) -> bool {
+        let status = self.raft.get().map(|raft| raft.status());
+        status.is_some_and(|status| self.has_majority(&status))
+    }
+
+    fn has_majority(&self, status: &Status) -> bool {
+        let patience = self.config.raft.election_timeout_max * 2;
+        status.is_leader && status.quorum_acked_ago.is_some_and(|ago| ago <= patience)
+    }
+
     /// Where other nodes may be, those of the ring first.
     pub fn known_addresses(&self) -> Vec<String> {
         let record = self.publisher.record();
@@ -349,8 +363,7 @@ impl Shared {
     /// Whether commands are taken, as far as this node can tell.
     pub fn has_quorum(&self) -> bool {
         if let Some(status) = self.raft.get().map(|raft| raft.status()).filter(|status| status.is_leader) {
-            let patience = self.config.raft.election_timeout_max * 2;
-            return status.quorum_acked_ago.is_some_and(|ago| ago <= patience);
+            return self.has_majority(&status);
         }
         let patience = self.config.timers.heartbeat * HEARTBEATS_COUNTED;
         self.heard_by_leader.lock().is_some_and(|at| at.elapsed() <= patience)
@@ -372,6 +385,7 @@ impl Shared {
             let (node, cluster) = (own.get(), known.get());
             problems.push(Rejected::ReplicasDiffer { node, cluster }.to_string());
         }
+        problems.extend(self.held_waves.lock().iter().cloned());
         if self.membership().is_some() && !self.has_quorum() {
             problems.push(
                 "no leader with a quorum is known: the last ring stays in use, and nothing can be changed"

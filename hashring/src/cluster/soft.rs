@@ -1,6 +1,9 @@
 //! How nodes say they are doing. Only the leader knows it, and the next one learns it anew.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -117,10 +120,11 @@ impl SoftTable {
         self.0.values().filter(is_recent).filter_map(|state| state.clock_offset).collect()
     }
 
-    /// True if a node said within this time that nothing should be moved. Silence says nothing.
-    pub fn is_held_back(&self, now: Instant, within: Duration) -> bool {
-        let is_recent = |state: &&SoftState| now.saturating_duration_since(state.at) <= within;
-        self.0.values().filter(is_recent).any(|state| state.report.holds_moves_back())
+    /// Who said within this time that nothing should be moved to it. Silence says nothing.
+    pub fn not_ready(&self, now: Instant, within: Duration) -> BTreeSet<Uid> {
+        let is_recent = |state: &SoftState| now.saturating_duration_since(state.at) <= within;
+        let holds_back = |(_, state): &(Uid, &SoftState)| is_recent(state) && state.report.holds_moves_back();
+        self.iter().filter(holds_back).map(|(uid, _)| uid).collect()
     }
 
     /// Forgets all nodes but these.
@@ -148,11 +152,13 @@ mod tests {
     #[test]
     fn who_holds_moves_back() {
         let start = Instant::now();
-        let check = |ready, series, age: u64, expected| {
+        let check = |ready, series, age: u64, expected: bool| {
             let mut table = SoftTable::default();
             table.take(Uid(1), state(1, ready, series, start)).unwrap();
             let now = start + Duration::from_secs(age);
-            assert_eq!(table.is_held_back(now, Duration::from_secs(15)), expected);
+            table.take(Uid(2), state(1, true, 0, now)).unwrap();
+            let found = table.not_ready(now, Duration::from_secs(15));
+            assert_eq!(found, expected.then_some(Uid(1)).into_iter().collect());
         };
         check(true, 90, 0, false);
         check(true, 91, 0, true);

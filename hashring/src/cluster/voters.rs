@@ -2,7 +2,7 @@
 //!
 //! What is wanted, the first of these that is not so:
 //!
-//! 1. No voter is leaving or gone, and none is silent for too long. Such a one is replaced by another
+//! 1. No voter is leaving or gone, none has stayed unknown for long, and none is silent for too long. Such a one is replaced by another
 //!    node; without one it stays, unless it is gone for good and there are more than three voters.
 //! 2. There are as many voters as there should be: one, three or five, see [`Situation::max_voters`].
 //! 3. The voters are in as many zones as the nodes allow.
@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub stabilization: Duration,
     /// A voter that is silent for so long counts as dead.
     pub dead: Duration,
+    /// For how long the leader leads.
+    pub leads_for: Duration,
 }
 
 /// What there is to do.
@@ -86,7 +88,7 @@ enum Standing {
     Dead,
     /// Leaves, or will never come back.
     Gone,
-    /// The ring has never heard of it.
+    /// The ring has not heard of it yet.
     Unknown,
 }
 
@@ -129,7 +131,7 @@ fn is_safe(voters: &[Voter<'_>], wanted: &BTreeSet<RaftId>) -> bool {
 }
 
 fn wanted(situation: &Situation<'_>, voters: &[Voter<'_>]) -> Option<BTreeSet<RaftId>> {
-    // Founders that have not registered yet: nobody knows how many nodes there are.
+    // Founders that have not registered yet: for a while nobody knows how many nodes there are.
     if voters.iter().any(|voter| voter.standing == Standing::Unknown) {
         return None;
     }
@@ -260,6 +262,8 @@ fn voters<'a>(situation: &Situation<'a>) -> Vec<Voter<'a>> {
                 Standing::Gone
             }
             None if is_buried => Standing::Gone,
+            // A founder that has not registered for so long may be one that never will.
+            None if situation.leads_for > situation.dead => Standing::Gone,
             None => Standing::Unknown,
         };
         let is_heard = is_leader || health.is_some_and(|health| health.heard.is_some());

@@ -89,6 +89,25 @@ pub fn generation_of(status: &Status) -> Option<u64> {
     status.metadata().get(GENERATION_KEY)?.to_str().ok()?.parse().ok()
 }
 
+/// Where a refusal says of which cluster the one who refuses is.
+const CLUSTER_KEY: &str = "weir-cluster";
+
+/// Refuses a request of another cluster.
+pub fn other_cluster(own: ClusterId, theirs: ClusterId) -> Status {
+    let mut status =
+        Status::failed_precondition(format!("this node is in cluster {own}, the request is of {theirs}"));
+    if let Ok(own) = own.to_string().parse() {
+        status.metadata_mut().insert(CLUSTER_KEY, own);
+    }
+    status
+}
+
+/// True if somebody refused who is of another cluster: the address is not that of whom it was meant for any
+/// more, and what is said there counts for nothing.
+pub fn is_of_other_cluster(status: &Status) -> bool {
+    status.metadata().contains_key(CLUSTER_KEY)
+}
+
 /// What a peer says about itself.
 pub fn peer_info(response: &proto::InfoResponse) -> Result<PeerInfo, NotUnderstood> {
     check_version(response.version)?;

@@ -66,9 +66,6 @@ pub enum ChangeError {
     /// Only a member that listens can become a voter.
     #[error("{0} is not a learner")]
     NotLearner(RaftId),
-    /// Only a voter can be replaced.
-    #[error("{0} is not a voter")]
-    NotVoter(RaftId),
     /// Without it nobody would decide.
     #[error("{0} is the last voter")]
     LastVoter(RaftId),
@@ -164,20 +161,6 @@ impl<M: Machine> RaftNode<M> {
                 return Err(ChangeError::LastVoter(id));
             }
             self.change_voters(ChangeMembers::RemoveVoters(ids)).await
-        })
-        .await
-    }
-
-    /// Puts a member that listens in the place of a voter, in one step, once it has caught up; the
-    /// voter is removed for ever.
-    pub async fn replace(&self, old: RaftId, new: RaftId) -> Result<(), ChangeError> {
-        self.change(async |members: Members| {
-            if !members.is_voter(old) {
-                return Err(ChangeError::NotVoter(old));
-            }
-            self.wait_until_caught_up(&members, new).await?;
-            let stay = members.voters.iter().map(|peer| peer.id).filter(|&id| id != old);
-            self.change_voters(ChangeMembers::ReplaceAllVoters(stay.chain([new]).collect())).await
         })
         .await
     }

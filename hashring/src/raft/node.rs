@@ -57,6 +57,15 @@ impl<M> Clone for RaftNode<M> {
     }
 }
 
+/// Whether a member was started before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Nobody knows: what is not there is begun.
+    Maybe,
+    /// It was: what is not there is lost.
+    Yes,
+}
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -148,7 +157,7 @@ impl<M: Machine> RaftNode<M> {
         path: &Path,
         transport: T,
     ) -> Result<RaftNode<M>, StartError> {
-        RaftNode::start_on(config, identity, path, transport, Arc::new(OnDisk)).await
+        RaftNode::start_on(config, identity, path, transport, Arc::new(OnDisk), Begun::Maybe).await
     }
 
     /// [`RaftNode::start`] with vote and log elsewhere than on the disk.
@@ -158,10 +167,11 @@ impl<M: Machine> RaftNode<M> {
         path: &Path,
         transport: T,
         storage: Arc<dyn Storage>,
+        begun: Begun,
     ) -> Result<RaftNode<M>, StartError> {
         let library_config = Arc::new(config.validate().map_err(StartError::Config)?);
         let path = path.to_owned();
-        let opened = aside(move || open::<M>(&path, storage.as_ref())).await;
+        let opened = aside(move || open::<M>(&path, storage.as_ref(), begun)).await;
         let (store, snapshots, machine) = opened.map_err(|error| StartError::Raft(error.to_string()))??;
         let (published, ids) = (machine.watch(), machine.watch_ids());
         let network = Network { identity: identity.clone(), transport, pause: config.heartbeat };
@@ -338,12 +348,20 @@ fn is_stop(fatal: &openraft::error::Fatal<RaftId>) -> bool {
 
 pub(super) type Opened<M> = (RaftStore, SnapshotFiles, MachineStore<M>);
 
-pub(super) fn open<M: Machine>(path: &Path, storage: &dyn Storage) -> Result<Opened<M>, StartError> {
+pub(super) fn open<M: Machine>(
+    path: &Path,
+    storage: &dyn Storage,
+    begun: Begun,
+) -> Result<Opened<M>, StartError> {
     let snapshots_path = path.join("snapshots");
     let failed = |source| StartError::Snapshots { path: snapshots_path.clone(), source };
     let snapshots = SnapshotFiles::open(&snapshots_path).map_err(failed)?;
     let machine = MachineStore::open(snapshots.clone())?;
-    let store = storage.open(&path.join("log"))?;
+    let log = path.join("log");
+    let store = match begun {
+        Begun::Maybe => storage.open(&log)?,
+        Begun::Yes => storage.open_again(&log)?,
+    };
     let covered = machine.entries_applied();
     if let Some(purged) = store.purged()
         && covered <= purged.index

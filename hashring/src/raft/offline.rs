@@ -11,7 +11,7 @@ use openraft::CommittedLeaderId;
 use super::{
     log,
     machine::{Machine, MachineStore},
-    node::{StartError, open},
+    node::{Begun, StartError, open},
     snapshots::{SnapshotFiles, StoredSnapshot},
     store::{Done, OnDisk, Purged, RaftStore, StoreError},
     types::{Entry, LogId, Member, Membership, Peer, SnapshotMeta, Vote},
@@ -30,7 +30,7 @@ pub struct Salvaged<M> {
 
 /// Reads the state of the member in the directory `path`. Blocks while the disk works.
 pub fn salvage<M: Machine>(path: &Path) -> Result<Salvaged<M>, StartError> {
-    let (store, _snapshots, machine) = open::<M>(path, &OnDisk)?;
+    let (store, _snapshots, machine) = open::<M>(path, &OnDisk, Begun::Maybe)?;
     let salvaged = read(&store, machine);
     store.close();
     salvaged

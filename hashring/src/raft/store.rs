@@ -14,7 +14,7 @@
 //! way in it. `value` describes the format, `disk` the database below and its traps.
 
 use std::{
-    fmt, fs, io,
+    fmt,
     ops::{Bound, RangeBounds},
     path::{Path, PathBuf},
     sync::{
@@ -44,8 +44,6 @@ pub use database::{Change, Database};
 use disk::SledDisk;
 pub use error::StoreError;
 use writer::Write;
-
-use crate::raft::files;
 
 /// Bytes of a value, shared with whoever reads it.
 pub type Payload = Arc<[u8]>;
@@ -92,6 +90,12 @@ enum Target {
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Opens the store of a directory. Blocks while the disk works.
     fn open(&self, path: &Path) -> Result<RaftStore, StoreError>;
+
+    /// Opens the store of a directory where there has been one before; it is an error if there is none.
+    /// Storage that cannot lose a store need not look.
+    fn open_again(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        self.open(path)
+    }
 }
 
 /// Stores are kept on the disk.
@@ -100,6 +104,13 @@ pub struct OnDisk;
 
 impl Storage for OnDisk {
     fn open(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        RaftStore::open(path)
+    }
+
+    fn open_again(&self, path: &Path) -> Result<RaftStore, StoreError> {
+        if !SledDisk::is_there(path)? {
+            return Err(StoreError::Missing { path: path.to_owned() });
+        }
         RaftStore::open(path)
     }
 }
@@ -292,24 +303,6 @@ impl RaftStore {
             }
         }
     }
-}
-
-/// Moves a damaged directory out of the way, to the first free name of `<path>.damaged-<n>`, and
-/// returns that name. For the directory that holds all of a member's state: what is left behind
-/// must not be mixed with what a new member writes.
-pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    for number in 1.. {
-        let aside = path.with_file_name(format!("{name}.damaged-{number}"));
-        if !aside.try_exists()? {
-            fs::rename(path, &aside)?;
-            files::sync_dir(
-                aside.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-            )?;
-            return Ok(aside);
-        }
-    }
-    unreachable!("there are more names than directories")
 }
 
 fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), StoreError> {

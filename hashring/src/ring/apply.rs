@@ -24,7 +24,10 @@ const POOLS_MAX: usize = 256;
 const POOL_MATCHERS_MAX: usize = 10_000;
 const TENANTS_MAX: usize = 100_000;
 const CONFIG_KEYS_MAX: usize = 1024;
-const TOKENS_MAX: usize = 1024;
+/// The most tokens there may be.
+pub(crate) const TOKENS_MAX: usize = 1024;
+/// The most bytes of the limits of all tenants, with their names: a whole ring is one message.
+const LIMITS_BYTES_MAX: usize = 8 << 20;
 const FOUNDERS_MAX: usize = 64;
 /// How many applied plans are remembered by their identity.
 const RECENT_PLANS: usize = 64;
@@ -56,7 +59,8 @@ impl RingState {
                 check_length(Field::Reason, reason, REASON_BYTES_MAX)?;
                 self.forget_node(*uid)
             }
-            Command::CloseTakeOver { uid, at } => self.close_take_over(*uid, *at),
+            Command::DateLoss { uid, at } => Ok(self.date_loss(*uid, *at)),
+            Command::CloseLoss { uid, at } => Ok(self.close_loss(*uid, *at)),
             Command::SetTenant { tenant, pool, slots, limits } => {
                 self.set_tenant(&cluster, tenant, pool, slots, limits)
             }
@@ -213,6 +217,9 @@ impl RingState {
         {
             return Err(Rejected::TooMany(Field::Tenant));
         }
+        if limits.as_ref().is_some_and(|limits| !self.limits_fit(tenant, limits)) {
+            return Err(Rejected::TooMany(Field::Limits));
+        }
 
         let limits_changed = limits != limits_before;
         match limits {
@@ -224,6 +231,14 @@ impl RingState {
                 .change_mapping(cluster, MappingChange::TenantSet { tenant: tenant.clone(), mapping });
         }
         Ok(if limits_changed { Applied::Done } else { Applied::Unchanged })
+    }
+
+    /// Whether there is room for these limits of a tenant. Fewer than before always fit.
+    fn limits_fit(&self, tenant: &TenantName, limits: &str) -> bool {
+        let before = self.tenant_limits.get(tenant).map_or(0, String::len);
+        let others = self.tenant_limits.iter().filter(|(name, _)| *name != tenant);
+        let others: usize = others.map(|(name, limits)| name.as_str().len() + limits.len()).sum();
+        limits.len() <= before || others + tenant.as_str().len() + limits.len() <= LIMITS_BYTES_MAX
     }
 
     fn set_pool(

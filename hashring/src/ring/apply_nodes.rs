@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Addresses, Applied, Cluster, Field, MappingChange, Node, NodeRegistration, NodeState, NodeUpdate,
-    Rejected, RingState, TakeOver, TokenFault, Tombstone,
+    OpenLoss, Rejected, RingState, TokenFault, Tombstone,
     apply::{NAME_BYTES_MAX, check_length, check_name},
 };
 use crate::{
@@ -60,7 +60,6 @@ impl RingState {
             state: NodeState::Joining,
             since,
             no_slots_since: RingEpoch(0),
-            took_over: None,
             forgotten: false,
         };
         self.nodes.insert(uid, node);
@@ -137,6 +136,9 @@ impl RingState {
             NodeState::Drained | NodeState::Left if holds_slots => return Err(Rejected::HoldsSlots(number)),
             _ => {}
         }
+        if to == NodeState::Lost {
+            self.note_loss(uid, None);
+        }
         let since = self.nodes_changed();
         if to.is_final() {
             self.raise_min_write_epoch(if holds_slots { self.epoch() } else { no_slots_since });
@@ -182,14 +184,17 @@ impl RingState {
         {
             return Err(Rejected::NameTaken(other));
         }
-        if let Some(other) = self.take_over_near(dead)
+        if let Some((gone, _)) = self.open_loss_near(dead)
             && !force
         {
-            return Err(Rejected::ReplacedLately(other.uid));
+            return Err(Rejected::ReplacedLately(gone));
         }
-        let took_over = at.and_then(|at| self.take_over(old, at));
         let reason = format!("{} took over from {}", successor.name, old.name);
-        let (old_number, no_slots_since) = (old.number, old.no_slots_since);
+        let (old_number, no_slots_since, old_state) = (old.number, old.no_slots_since, old.state);
+        // Of one that is lost already it is known.
+        if old_state != NodeState::Lost {
+            self.note_loss(dead, at);
+        }
         let (applied, min_write_epoch) = match self.inheritance(dead, new) {
             Some(change) => {
                 let applied = self.change_mapping(cluster, change)?;
@@ -203,12 +208,9 @@ impl RingState {
         self.nodes.remove(&dead);
         let tombstone = Tombstone { number: old_number, state: NodeState::Lost, successor: Some(new) };
         self.tombstones.insert(dead, tombstone);
-        if let Some(node) = self.nodes.get_mut(&new) {
-            node.took_over = took_over;
-            if node.state != NodeState::Active {
-                node.state = NodeState::Active;
-                node.since = since;
-            }
+        if let Some(node) = self.nodes.get_mut(&new).filter(|node| node.state != NodeState::Active) {
+            node.state = NodeState::Active;
+            node.since = since;
         }
         Ok(applied)
     }
@@ -239,46 +241,52 @@ impl RingState {
         Ok(if was_forgotten { Applied::Unchanged } else { Applied::Done })
     }
 
-    pub(super) fn close_take_over(&mut self, uid: Uid, at: UnixMillis) -> Result<Applied, Rejected> {
-        self.live_node(uid)?;
-        let node =
-            self.nodes.get_mut(&uid).filter(|node| node.took_over.as_ref().is_some_and(|it| it.at == at));
-        let Some(node) = node else { return Ok(Applied::Unchanged) };
-        node.took_over = None;
+    pub(super) fn date_loss(&mut self, uid: Uid, at: UnixMillis) -> Applied {
+        let undated = self.open_losses.get_mut(&uid).filter(|loss| loss.at.is_none());
+        let Some(loss) = undated else { return Applied::Unchanged };
+        loss.at = Some(at);
         self.nodes_changed();
-        Ok(Applied::Done)
+        Applied::Done
     }
 
-    /// A node that took over from another lately, if the loss of this one may then be one too many: they
-    /// share slots, or are the same, or this one holds what is left of the other's data.
-    pub fn take_over_near(&self, uid: Uid) -> Option<&Node> {
-        let recent: Vec<&Node> = self.nodes.values().filter(|node| node.took_over.is_some()).collect();
-        if recent.is_empty() {
-            return None;
+    pub(super) fn close_loss(&mut self, uid: Uid, at: UnixMillis) -> Applied {
+        if self.open_losses.get(&uid).is_none_or(|loss| loss.at != Some(at)) {
+            return Applied::Unchanged;
         }
-        let co_owners = self.nodes.get(&uid).map(|node| self.co_owners(node)).unwrap_or_default();
-        recent.into_iter().find(|other| {
-            let waits_for = other.took_over.iter().any(|it| it.waits_for.contains(&uid));
-            other.uid == uid || waits_for || co_owners.contains(&other.uid)
-        })
+        self.open_losses.remove(&uid);
+        self.nodes_changed();
+        Applied::Done
     }
 
-    /// Who shares any slot with a node.
+    /// Who is gone with data of which this node may have the last copy: together with that one's loss its
+    /// own may be one too many. Of a node that is lost itself nothing more can be lost.
+    pub fn take_over_near(&self, uid: Uid) -> Option<&OpenLoss> {
+        self.open_loss_near(uid).map(|(_, loss)| loss)
+    }
+
+    fn open_loss_near(&self, uid: Uid) -> Option<(Uid, &OpenLoss)> {
+        self.nodes.get(&uid).filter(|node| !node.state.is_final())?;
+        let near = self.open_losses.iter().find(|(_, loss)| loss.waits_for.contains(&uid));
+        near.map(|(gone, loss)| (*gone, loss))
+    }
+
+    /// Remembers that a node is gone with what it held, if anybody else has that too.
+    fn note_loss(&mut self, uid: Uid, at: Option<UnixMillis>) {
+        let Some(node) = self.nodes.get(&uid) else { return };
+        let (name, waits_for) = (node.name.clone(), self.co_owners(node));
+        if !waits_for.is_empty() {
+            self.open_losses.insert(uid, OpenLoss { name, at, waits_for });
+        }
+    }
+
+    /// Who shares any slot with a node, but for those that are lost themselves.
     fn co_owners(&self, node: &Node) -> BTreeSet<Uid> {
         let tables = self.mapping.pools.values().map(|pool| &pool.table);
         let rows = tables.flat_map(|table| table.rows()).filter(|(_, owners)| owners.contains(&node.number));
         let numbers: BTreeSet<NodeNumber> = rows.flat_map(|(_, owners)| owners).copied().collect();
         let others = self.nodes.values().filter(|other| numbers.contains(&other.number));
-        others.filter(|other| other.uid != node.uid).map(|other| other.uid).collect()
-    }
-
-    /// What is remembered when the slots of a node go to another; none if nobody else has its data.
-    fn take_over(&self, old: &Node, at: UnixMillis) -> Option<TakeOver> {
-        let mut waits_for = self.co_owners(old);
-        if let Some(earlier) = &old.took_over {
-            waits_for.extend(earlier.waits_for.iter().filter(|uid| **uid != old.uid));
-        }
-        (!waits_for.is_empty()).then_some(TakeOver { at, waits_for })
+        let others = others.filter(|other| other.uid != node.uid && other.state != NodeState::Lost);
+        others.map(|other| other.uid).collect()
     }
 
     /// The change that gives every cell of one node to another; none if it has no cell.

@@ -39,18 +39,27 @@ pub enum Command {
         dead: Uid,
         /// Who takes over: Joining or Active, of the same pool, without any slot.
         new: Uid,
-        /// Whether it may be of another zone, and though a node that shares slots with the dead one took
-        /// over from another lately.
+        /// Whether it may be of another zone, and though a node that shared slots with the dead one was
+        /// lost lately.
         force: bool,
         /// When, by the clock of the leader, which fills it in.
         #[serde(default)]
         at: Option<UnixMillis>,
     },
-    /// Forgets that a node took over from another: what the others held then is uploaded.
-    CloseTakeOver {
-        /// Which node.
+    /// Says when a node was lost, if nobody has yet: those who shared its slots have to upload what they
+    /// held until then.
+    DateLoss {
+        /// Who is gone.
         uid: Uid,
-        /// When it took over, or else the command is about another time.
+        /// When, by the clock of the leader.
+        at: UnixMillis,
+    },
+    /// Forgets that a node was lost: what the others held then is uploaded.
+    #[serde(alias = "CloseTakeOver")]
+    CloseLoss {
+        /// Who is gone.
+        uid: Uid,
+        /// When it was lost, or else the command is about another time.
         at: UnixMillis,
     },
     /// Gives a node up. One without slots is gone at once; the slots of another may be moved away from then

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, Mapping, Pool, TenantMapping, TenantMatcher};
+use super::{Pool, TenantMapping, TenantMatcher};
 use crate::{
     ids::{Digest, PoolName, ReplicaCount, RingEpoch, TenantName},
-    table::{Move, MoveFault},
+    table::Move,
 };
 
 /// The step to an epoch from the one before it.
@@ -56,45 +56,4 @@ pub enum MappingChange {
         /// What is set.
         mapping: TenantMapping,
     },
-}
-
-/// Why a delta cannot be followed: the whole ring is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeltaFault {
-    /// It is not the step to the next epoch.
-    #[error("the step leads to epoch {to}, from epoch {from}")]
-    NotNext {
-        /// The epoch that it leads to.
-        to: RingEpoch,
-        /// The epoch that it was to be applied to.
-        from: RingEpoch,
-    },
-    /// Its moves do not fit.
-    #[error(transparent)]
-    Move(#[from] MoveFault),
-    /// It leads to another ring than it should: an alarm.
-    #[error("digest {found}, not {expected}")]
-    Digest {
-        /// The digest that came of it.
-        found: Digest,
-        /// The one that should have.
-        expected: Digest,
-    },
-}
-
-impl Mapping {
-    /// Follows a delta to the next epoch, as watchers do. Nothing is changed on an error.
-    pub fn follow(&mut self, cluster: &Cluster, delta: &RingDelta) -> Result<(), DeltaFault> {
-        if delta.epoch != self.epoch.next() {
-            return Err(DeltaFault::NotNext { to: delta.epoch, from: self.epoch });
-        }
-        let mut next = self.clone();
-        next.change(&delta.change, cluster.slots)?;
-        let found = next.digest(cluster);
-        if found != delta.digest {
-            return Err(DeltaFault::Digest { found, expected: delta.digest });
-        }
-        *self = next;
-        Ok(())
-    }
 }

@@ -74,20 +74,18 @@ pub struct Node {
     /// The first epoch without any slot of its own, after it had some; 0 if it never had any. Means
     /// nothing while it holds slots.
     pub no_slots_since: RingEpoch,
-    /// That it took over the slots of another one whose data is gone, until all others have uploaded
-    /// what they held then.
-    #[serde(default)]
-    pub took_over: Option<TakeOver>,
     /// It is lost, and somebody decided that nobody comes in its place: its slots may be moved.
     #[serde(default)]
     pub forgotten: bool,
 }
 
-/// That a node has the slots of another without its data.
+/// That a node is gone with data that others have too, and not all of them have uploaded it yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TakeOver {
-    /// When, by the clock of the leader.
-    pub at: UnixMillis,
+pub struct OpenLoss {
+    /// Its name for people.
+    pub name: String,
+    /// When, by the clock of a leader; none until one said so.
+    pub at: Option<UnixMillis>,
     /// Who shared slots with the one that is gone: what they hold from before is all there is of it.
     pub waits_for: BTreeSet<Uid>,
 }

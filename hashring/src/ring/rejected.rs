@@ -53,10 +53,10 @@ pub enum Rejected {
     /// A node may only be replaced by one of the same zone, unless forced.
     #[error("the nodes are of different zones")]
     ZoneDiffers,
-    /// A node that shares slots with the dead one took over from another, and what the others held then is
-    /// not uploaded yet.
+    /// A node that shared slots with the dead one was lost, and what the others held then is not uploaded
+    /// yet.
     #[error(
-        "node {0} took over from another lately, and what is left of that one's data is not uploaded yet: a second node of its replica group is replaced by force only"
+        "node {0} was lost lately, and what the others have of its data is not uploaded yet: a second node of its replica group is replaced by force only"
     )]
     ReplacedLately(Uid),
     /// There is no such pool.

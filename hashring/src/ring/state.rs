@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mapping, Node, NodeState, RingDelta, TokenFault, Tombstone};
+use super::{Mapping, Node, NodeState, OpenLoss, RingDelta, TokenFault, Tombstone};
 use crate::{
     ids::{
         ClusterId, Digest, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
@@ -33,6 +33,9 @@ pub struct RingState {
     /// The number that was given last.
     pub(super) last_number: u32,
     pub(super) tombstones: BTreeMap<Uid, Tombstone>,
+    /// By who is gone. As long as one is open, the loss of any other that it waits for may be one too many.
+    #[serde(default)]
+    pub(super) open_losses: BTreeMap<Uid, OpenLoss>,
     pub(super) tenant_limits: BTreeMap<TenantName, String>,
     pub(super) config: BTreeMap<String, ConfigValue>,
     /// The version that was given last to any setting.
@@ -133,14 +136,6 @@ impl RingState {
         self.deltas.iter()
     }
 
-    /// The steps that lead from an epoch to the current one; none if they are not kept any more, or the
-    /// epoch is yet to come.
-    pub fn deltas_since(&self, epoch: RingEpoch) -> Option<Vec<&RingDelta>> {
-        let steps: Vec<&RingDelta> = self.deltas.iter().filter(|delta| delta.epoch > epoch).collect();
-        let missing = self.epoch().0.checked_sub(epoch.0)?;
-        (steps.len() as u64 == missing).then_some(steps)
-    }
-
     /// Why an epoch came about, if somebody said so and it is one of the latest.
     pub fn reason_of(&self, epoch: RingEpoch) -> Option<&str> {
         self.reasons.iter().find(|(of, _)| *of == epoch).map(|(_, reason)| reason.as_str())
@@ -169,6 +164,11 @@ impl RingState {
     /// What is left of a node that is gone.
     pub fn tombstone(&self, uid: Uid) -> Option<&Tombstone> {
         self.tombstones.get(&uid)
+    }
+
+    /// The losses whose data is not known to be uploaded yet, by who is gone.
+    pub fn open_losses(&self) -> &BTreeMap<Uid, OpenLoss> {
+        &self.open_losses
     }
 
     /// True if any table names the node.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     ids::{
-        ClusterId, Digest, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
+        ClusterId, FeatureLevel, HashSeed, NodeNumber, NodesVersion, PlanId, PoolName, ReplicaCount,
         RingEpoch, Slot, SlotCount, TenantName, TenantSlots, TokenId, Uid, UnixMillis, Weight,
     },
     planner::Goal,
@@ -136,8 +136,11 @@ pub(crate) fn check_invariants(state: &RingState) {
         assert!(!is_lost || state.holds_slots(node.number), "a lost node without slots is not listed");
         assert_ne!(node.state, NodeState::Left);
         assert!(!node.forgotten || is_lost, "{} is given up and there", node.number);
-        assert!(node.took_over.as_ref().is_none_or(|it| !it.waits_for.is_empty()));
         assert!(node.features >= state.feature_level() || is_lost);
+    }
+    for (gone, loss) in state.open_losses() {
+        assert!(state.tombstone(*gone).is_some_and(|it| it.state == NodeState::Lost), "{gone} is not lost");
+        assert!(!loss.waits_for.is_empty() && !loss.waits_for.contains(gone));
     }
     for pool in state.mapping().tenants.values().filter_map(|tenant| tenant.pool.as_ref()) {
         assert!(state.mapping().pools.contains_key(pool), "a tenant is in no pool");

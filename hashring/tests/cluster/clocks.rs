@@ -63,5 +63,27 @@ async fn a_node_learns_how_far_its_clock_is_off() {
         if is_shown { Ok(()) } else { Err(shown) }
     })
     .await;
+
+    // One that is in no list of nodes learns it too, and counts for nothing.
+    let place = Place::bind().await;
+    let mut watcher = config(dir.path().join("watcher"), "watcher", "", &place.name());
+    (watcher.peers, watcher.only_watches) = (peers, true);
+    let nature = Arc::new(Stopped(31_000_000));
+    let surroundings = Surroundings { nature, ..Surroundings::default() };
+    let mut watcher = TestNode::start_in(watcher, surroundings, place).await;
+    let mut offset = watcher.node().clock_offset();
+    let is_off = |offset: &Option<i64>| offset.is_some_and(|offset| (offset - 30_000_000).abs() < 100_000);
+    soon("the watcher knows how far it is off", offset.wait_for(is_off)).await.unwrap();
+    let status = watcher.node().status();
+    assert!(status.has_quorum && status.problems.is_empty(), "{status:?}");
+    assert_eq!(nodes[0].node().ring_state().nodes().count(), 3);
+    // What was said long ago does not count for ever.
+    let mut of_node = nodes[1].node().clock_offset();
+    nodes[0].stop().await;
+    nodes[2].stop().await;
+    soon("the node forgets", of_node.wait_for(Option::is_none)).await.unwrap();
+    soon("the watcher forgets", offset.wait_for(Option::is_none)).await.unwrap();
+    assert!(!watcher.node().status().has_quorum);
+    watcher.stop().await;
     stop_all(&mut nodes).await;
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 use weir_hashring::{
-    cluster::{ClusterConfig, ClusterFailure, FoundingGuard, GuardError, Surroundings},
+    cluster::{ClusterConfig, ClusterFailure, ClusterNode, FoundingGuard, GuardError, Surroundings},
     ids::{ClusterId, ReplicaCount, SlotCount},
 };
 
@@ -119,4 +119,37 @@ async fn a_founder_that_ends_after_its_claim_founds_the_same_cluster() {
     node.start_again().await;
     assert_eq!(founded(&node).await, cluster);
     node.stop().await;
+}
+
+/// Whoever has lost its log may have voted, and does not know for whom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_does_not_come_back_without_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = founder(dir.path(), "node", Surroundings::default(), |_| ()).await;
+    founded(&node).await;
+    let state = node.node().ring_state();
+    node.stop().await;
+    let data = node.config.data_path.clone();
+    let (log, away) = (data.join("raft").join("log"), data.join("away"));
+    std::fs::rename(&log, &away).unwrap();
+    for _ in 0..2 {
+        let refused = ClusterNode::start(node.config.clone()).await.err().map(|error| error.to_string());
+        let refused = refused.unwrap_or_default();
+        assert!(refused.contains("raft/log is missing, though the node took part"), "{refused}");
+        assert!(refused.contains("out of the node's --data.path together"), "{refused}");
+    }
+    let _ = std::fs::remove_dir_all(&log);
+    std::fs::rename(&away, &log).unwrap();
+    node.start_again().await;
+    node.ring("it is back", |found| found.nodes_version() == state.nodes_version()).await;
+    node.stop().await;
+    // Before it was noted that Raft has begun, nobody knew.
+    let file = data.join("node.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let earlier = text.replace(",\n    \"is_begun\": true", "");
+    assert_ne!(earlier, text);
+    std::fs::write(&file, earlier).unwrap();
+    node.start_again().await;
+    node.stop().await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap().matches("\"is_begun\": true").count(), 1);
 }

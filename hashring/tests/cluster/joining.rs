@@ -3,7 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use weir_hashring::{
-    cluster::{ClusterConfig, ClusterFailure, JoinPolicy, ProposeFailed, TokenText, new_join_token},
+    cluster::{
+        ClusterConfig, ClusterFailure, JoinPolicy, Nature, ProposeFailed, RealNature, TokenText,
+        new_join_token,
+    },
     ids::{FeatureLevel, ReplicaCount, SlotCount, TokenId, UnixMillis},
     ring::{Command, NodeState, Rejected, RingState, TokenFault},
 };
@@ -47,7 +50,9 @@ async fn a_token_lets_so_many_nodes_join() {
     let mut one = found(dir.path(), 1, with_tokens).await.remove(0);
     let now = UnixMillis(i64::MAX / 2);
     let (token, add) = new_join_token(Duration::from_secs(60), 1, now).unwrap();
-    let (expired, add_expired) = new_join_token(Duration::from_secs(60), 1, UnixMillis(0)).unwrap();
+    // It ended a minute ago: one that ended long ago is removed.
+    let earlier = UnixMillis(RealNature.now().0 - 120_000);
+    let (expired, add_expired) = new_join_token(Duration::from_secs(60), 1, earlier).unwrap();
     one.node().propose(add_expired).await.unwrap();
 
     let mut second = join(dir.path(), "second", &one, |_| ()).await;

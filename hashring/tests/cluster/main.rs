@@ -3,6 +3,7 @@
 mod admin;
 mod changes;
 mod clocks;
+mod cut_off;
 mod forming;
 mod founding;
 mod generations;

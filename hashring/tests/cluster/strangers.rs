@@ -138,3 +138,30 @@ async fn an_empty_disk_with_an_old_name_is_another_node() {
         node.stop().await;
     }
 }
+
+/// Whoever has the address of a node of another cluster now does not speak for the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_another_cluster_has_now_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut one = found(dir.path(), 1, small).await.remove(0);
+    let place = Place::bind().await;
+    let mut watcher = config(dir.path().join("watcher"), "watcher", "", &place.name());
+    (watcher.peers, watcher.only_watches) = (vec![one.config.addresses.cluster.clone()], true);
+    watcher.timers.propose = std::time::Duration::from_secs(1);
+    let mut watcher = TestNode::start(watcher, place).await;
+    watcher.ring("it knows the ring", |state| state.nodes().count() == 1).await;
+    one.stop().await;
+
+    let mut other = one.config.clone();
+    other.data_path = dir.path().join("other");
+    one.config = other;
+    one.start_again().await;
+    one.ring("the other cluster is founded", |state| state.cluster().is_some()).await;
+    assert_ne!(one.node().cluster(), watcher.node().cluster());
+    let barrier = weir_hashring::ring::Command::Barrier { nonce: 1 };
+    let failed = soon("it gives up", watcher.node().propose(barrier)).await.unwrap_err();
+    let ProposeFailed::NoLeader { last, .. } = &failed else { panic!("{failed}") };
+    assert!(last.contains("the request is of"), "{failed}");
+    one.stop().await;
+    watcher.stop().await;
+}

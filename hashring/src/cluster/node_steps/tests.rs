@@ -83,6 +83,8 @@ fn readers_learn_of_a_node_first() {
     let mut silent = facts(&state);
     silent.heard.insert(Uid(4), Duration::from_secs(16));
     waits(step(&state, 4, &silent, &ClusterPolicies::default()), "it has to be heard of before");
+    silent.heard.insert(Uid(4), Duration::from_secs(60));
+    warns(step(&state, 4, &silent, &ClusterPolicies::default()), "nothing was heard of it for 60s");
     silent.heard.insert(Uid(4), Duration::from_secs(15));
     proposed(step(&state, 4, &silent, &ClusterPolicies::default()));
     assert_eq!(step(&state, 1, &facts(&state), &ClusterPolicies::default()), NodeStep::Stay);
@@ -98,7 +100,15 @@ fn a_silent_node_is_replaced_by_its_namesake() {
         facts.heard.insert(Uid(4), Duration::from_secs(seconds));
         facts
     };
-    waits(step(&state, 7, &silent(0), &auto), "was silent for 0");
+    // Whoever is there again needs nobody in its place.
+    for seconds in [0, 15] {
+        let leaves = proposed(step(&state, 7, &silent(seconds), &auto));
+        let (joining, left) = (NodeState::Joining, NodeState::Left);
+        assert!(
+            matches!(leaves, Command::SetNodeState { uid: Uid(7), from, to, .. } if (from, to) == (joining, left))
+        );
+    }
+    waits(step(&state, 7, &silent(16), &auto), "was silent for 16");
     waits(step(&state, 7, &silent(59), &auto), "was silent for 59");
     let replace = Command::ReplaceNode { dead: Uid(4), new: Uid(7), force: false, at: Some(NOW) };
     assert_eq!(proposed(step(&state, 7, &silent(60), &auto)), replace);
@@ -142,6 +152,9 @@ fn no_second_one_of_a_group_is_replaced_before_the_first_is_uploaded() {
         old.for_each(|(_, heard)| *heard = Duration::from_secs(60));
         facts
     };
+    let of_loss = |state: &RingState, uid: u128, facts: &Facts| {
+        loss_step(state, Uid(uid), &state.open_losses()[&Uid(uid)], facts)
+    };
     let replace = proposed(step(&state, 7, &all_silent(&state), &auto));
     state.apply(&replace).expect("what a leader proposes fits");
     assert_eq!(state.node(Uid(7)).map(|node| node.state), Some(NodeState::Active));
@@ -150,30 +163,32 @@ fn no_second_one_of_a_group_is_replaced_before_the_first_is_uploaded() {
     with_newcomer(&mut state, 9, 2);
     let of_another_group = proposed(step(&state, 9, &all_silent(&state), &auto));
     assert!(matches!(of_another_group, Command::ReplaceNode { dead: Uid(2), .. }));
-    warns(step(&state, 8, &all_silent(&state), &auto), "took over from another lately");
+    warns(step(&state, 8, &all_silent(&state), &auto), "with node-4, which was lost lately");
     let by_hand = |force| Command::ReplaceNode { dead: Uid(5), new: Uid(8), force, at: Some(NOW) };
     let refused = state.clone().apply(&by_hand(false));
-    assert_eq!(refused, Err(crate::ring::Rejected::ReplacedLately(Uid(7))));
+    assert_eq!(refused, Err(crate::ring::Rejected::ReplacedLately(Uid(4))));
     state.clone().apply(&by_hand(true)).expect("it is forced");
 
-    // Both of the others must have uploaded what they held at that time.
+    // Both of the others must have uploaded what they held at that time, and what was ahead of it.
+    const THEN: i64 = NOW.0 + 12 * 60 * 1000;
+    let close = Some(Command::CloseLoss { uid: Uid(4), at: NOW });
     let check = |uploaded: &[(u128, i64)], expected: Option<&str>| {
         let mut facts = all_silent(&state);
         facts.uploaded = uploaded.iter().map(|&(uid, through)| (Uid(uid), UnixMillis(through))).collect();
         match expected {
-            Some(names) => waits(step(&state, 7, &facts, &auto), &format!("held then: {names}")),
-            None => {
-                let close = Command::CloseTakeOver { uid: Uid(7), at: NOW };
-                assert_eq!(proposed(step(&state, 7, &facts, &auto)), close);
+            Some(names) => {
+                waits(step(&state, 7, &facts, &auto), &format!("held then: {names}"));
+                assert_eq!(of_loss(&state, 4, &facts), None);
             }
+            None => assert_eq!(of_loss(&state, 4, &facts), close),
         }
     };
     check(&[], Some("node-5, node-6"));
-    check(&[(5, NOW.0), (6, NOW.0 - 1)], Some("node-6"));
-    check(&[(5, NOW.0), (1, NOW.0)], Some("node-6"));
-    check(&[(5, NOW.0), (6, NOW.0)], None);
+    check(&[(5, THEN), (6, THEN - 1)], Some("node-6"));
+    check(&[(5, THEN), (1, THEN)], Some("node-6"));
+    check(&[(5, THEN), (6, THEN)], None);
     let mut closed = state.clone();
-    closed.apply(&Command::CloseTakeOver { uid: Uid(7), at: NOW }).expect("it is open");
+    closed.apply(&close.clone().expect("it is a command")).expect("it is open");
     assert!(matches!(
         proposed(step(&closed, 8, &all_silent(&closed), &auto)),
         Command::ReplaceNode { dead: Uid(5), .. }
@@ -181,9 +196,25 @@ fn no_second_one_of_a_group_is_replaced_before_the_first_is_uploaded() {
     // Whoever is gone has nothing to upload any more.
     state.apply(&by_hand(true)).expect("it is forced");
     let mut facts = all_silent(&state);
-    facts.uploaded.insert(Uid(6), NOW);
-    assert_eq!(proposed(step(&state, 7, &facts, &auto)), Command::CloseTakeOver { uid: Uid(7), at: NOW });
+    facts.uploaded.insert(Uid(6), UnixMillis(THEN));
+    assert_eq!(of_loss(&state, 4, &facts), close);
     assert!(state.holds_slots(NodeNumber(8)));
+}
+
+/// Nobody is in the place of the first, and yet the second waits.
+#[test]
+fn no_second_one_of_a_group_is_replaced_when_the_first_was_given_up() {
+    let mut state = cluster_of(6);
+    state.apply(&Command::ForgetNode { uid: Uid(4), reason: String::new() }).expect("it is there");
+    with_newcomer(&mut state, 8, 5);
+    let mut facts = facts(&state);
+    facts.heard.insert(Uid(5), Duration::from_secs(60));
+    warns(step(&state, 8, &facts, &ClusterPolicies::default()), "with node-4, which was lost lately");
+    let loss = |state: &RingState| state.open_losses()[&Uid(4)].clone();
+    let date = loss_step(&state, Uid(4), &loss(&state), &facts).expect("nobody said when that was");
+    assert_eq!(date, Command::DateLoss { uid: Uid(4), at: NOW });
+    state.apply(&date).expect("what a leader proposes fits");
+    assert_eq!(loss_step(&state, Uid(4), &loss(&state), &facts), None);
 }
 
 #[test]

@@ -19,6 +19,7 @@ struct Case {
     avoided: BTreeSet<Uid>,
     max_voters: Option<u32>,
     leader: u64,
+    leads_for: Duration,
 }
 
 /// Active nodes without slots.
@@ -40,7 +41,16 @@ fn of_state(state: RingState, voters: &[u64]) -> Case {
     let heard = Health { silent: Duration::ZERO, heard: Some(MINUTE) };
     let health = state.nodes().map(|node| (node.uid, heard)).collect();
     let (learners, avoided) = (Vec::new(), BTreeSet::new());
-    Case { state, voters: voters.to_vec(), learners, health, avoided, max_voters: None, leader: 1 }
+    Case {
+        state,
+        voters: voters.to_vec(),
+        learners,
+        health,
+        avoided,
+        max_voters: None,
+        leader: 1,
+        leads_for: MINUTE,
+    }
 }
 
 impl Case {
@@ -79,6 +89,11 @@ impl Case {
         self
     }
 
+    fn led_for(mut self, leads_for: Duration) -> Case {
+        self.leads_for = leads_for;
+        self
+    }
+
     fn at_most(mut self, voters: u32) -> Case {
         self.max_voters = Some(voters);
         self
@@ -97,6 +112,7 @@ impl Case {
             max_voters: self.max_voters,
             stabilization: MINUTE / 2,
             dead: 5 * MINUTE,
+            leads_for: self.leads_for,
         })
     }
 
@@ -165,6 +181,14 @@ fn founders_are_waited_for() {
     of_state(state.clone(), &[1, 2, 9]).at_most(3).rests();
     of_state(state.clone(), &[1, 2, 3]).becomes(3, &[NodeState::Draining]).wants(&[1, 2, 4]);
     of_state(state, &[1, 2, 3]).avoided(4).rests();
+
+    // Not for ever: node 3 founded the cluster and never came.
+    let mut without = cluster_of(2);
+    of_state(without.clone(), &[1, 2, 3]).led_for(6 * MINUTE).rests();
+    without.apply(&Command::RegisterNode(registration(4))).unwrap();
+    without.apply(&set_state(4, NodeState::Joining, NodeState::Active)).unwrap();
+    of_state(without.clone(), &[1, 2, 3]).led_for(5 * MINUTE).rests();
+    of_state(without, &[1, 2, 3]).led_for(6 * MINUTE).wants(&[1, 2, 4]);
 }
 
 #[test]

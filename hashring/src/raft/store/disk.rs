@@ -36,6 +36,8 @@ use super::{
 };
 use crate::raft::files;
 
+/// What sled calls its file in the directory of a database.
+const DB_FILE: &str = "db";
 const CACHE_BYTES: u64 = 8 << 20;
 /// How long closing waits for sled to let go of its lock. It takes milliseconds.
 const UNLOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,6 +56,12 @@ pub(super) struct SledDisk {
 }
 
 impl SledDisk {
+    /// True if there is a database in the directory `path`.
+    pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+        let db_path = path.join(DB_FILE);
+        db_path.try_exists().map_err(StoreError::io("look for", &db_path))
+    }
+
     /// Opens the database in the directory `path`, creating it if it is not there.
     pub(super) fn open(path: &Path) -> Result<SledDisk, StoreError> {
         files::create_dir(path).map_err(StoreError::io("create", path))?;
@@ -65,7 +73,7 @@ impl SledDisk {
             .mode(sled::Mode::LowSpace)
             .open()
             .map_err(|error| open_error(path, error))?;
-        let db_path = path.join("db");
+        let db_path = path.join(DB_FILE);
         let file = File::open(&db_path).map_err(StoreError::io("open", &db_path))?;
         file.sync_all().map_err(StoreError::io("sync", &db_path))?;
         files::sync_dir(path).map_err(StoreError::io("sync", path))?;
@@ -128,7 +136,7 @@ impl Disk for SledDisk {
         let failed = |error: sled::Error| StoreError::io("write", &self.path)(io::Error::other(error));
         self.db().apply_batch(batch).map_err(failed)?;
         self.db().flush().map_err(failed)?;
-        self.file.sync_all().map_err(StoreError::io("sync", self.path.join("db")))?;
+        self.file.sync_all().map_err(StoreError::io("sync", self.path.join(DB_FILE)))?;
         self.writes = writes;
         self.witness.see(writes)
     }

@@ -19,14 +19,25 @@ pub enum StoreError {
     /// What was acknowledged once is not there, or not as it was written. The member may have voted
     /// and does not know for whom, so it must not go on under its id.
     #[error(
-        "{path} is damaged: {what}. Move the directory aside and let the node join as a new member: \
-         under its old Raft id it must not come back"
+        "{path} is damaged: {what}. Under its old Raft id the node must not come back: move node.json and \
+         all directories of Raft out of the node's --data.path together, never one of them alone, and it joins \
+         as a new one"
     )]
     Corrupt {
         /// The directory.
         path: PathBuf,
         /// What was found.
         what: String,
+    },
+    /// There was a store, and it is not there any more: as bad as damage.
+    #[error(
+        "{path} is missing, though the node took part in Raft with it and may have voted: under its old Raft id \
+         the node must not come back without. Bring the directory back, or move node.json and all directories \
+         of Raft out of the node's --data.path together, and it joins as a new one"
+    )]
+    Missing {
+        /// The directory.
+        path: PathBuf,
     },
     /// Written by a later build.
     #[error("{path} holds a value of version {version}, which this build does not know")]

@@ -401,7 +401,7 @@ fn tenants_and_pools() {
     check(&mut state, &pool("c", matchers("[a]")), Err(Rejected::BadPattern));
     check(&mut state, &pool("", vec![]), Err(Rejected::BadText(Field::Pool)));
     check_raises(&mut state, &tenant(Setting::Set(big.clone()), Setting::Clear, Setting::Clear));
-    assert_eq!(state.mapping().slots_of("t"), TenantSlots::DEFAULT);
+    assert_eq!(state.mapping().tenants[&TenantName::from("t")].slots, None);
     assert!(state.tenant_limits().is_empty());
 
     let delete = |name: &str| Command::DeletePool { name: PoolName::from(name) };
@@ -429,6 +429,28 @@ fn tenants_and_pools() {
     let gone = Err(Rejected::UnknownPool(big));
     check(&mut state, &set_state(4, NodeState::Draining, NodeState::Active), gone);
     check(&mut state, &set_state(4, NodeState::Draining, NodeState::Drained), Ok(Applied::Done));
+}
+
+/// All limits together have to fit into a message.
+#[test]
+fn limits_of_all_tenants_are_bounded() {
+    let mut state = cluster_of(3);
+    // With its name of six bytes each takes 16 KiB.
+    let set = |number: u32, bytes: usize| Command::SetTenant {
+        tenant: TenantName(format!("t{number:05}")),
+        pool: Setting::Keep,
+        slots: Setting::Keep,
+        limits: Setting::Set("x".repeat(bytes)),
+    };
+    const EACH: usize = 16 * 1024 - 6;
+    for number in 0..512 {
+        state.apply(&set(number, EACH)).expect("there is room");
+    }
+    check(&mut state, &set(512, 1), Err(Rejected::TooMany(Field::Limits)));
+    check(&mut state, &set(0, EACH + 1), Err(Rejected::TooMany(Field::Limits)));
+    check(&mut state, &set(0, EACH - 8), Ok(Applied::Done));
+    check(&mut state, &set(512, 2), Ok(Applied::Done));
+    check(&mut state, &set(512, 3), Err(Rejected::TooMany(Field::Limits)));
 }
 
 #[test]
@@ -471,8 +493,9 @@ fn the_feature_level_follows_the_least_of_all_nodes() {
     check(&mut state, &Command::UpdateNode(back), Err(Rejected::FeatureLevel));
 }
 
+/// Nodes 1, 2 and 3 share all slots, and so do 4, 5 and 6.
 #[test]
-fn a_node_that_took_over_is_remembered_until_the_others_have_uploaded() {
+fn a_loss_is_remembered_until_the_others_have_uploaded() {
     let mut state = cluster_of(6);
     let newcomer = |state: &mut RingState, uid: u128, old: u128| {
         let zone = state.node(Uid(old)).expect("it is there").zone.clone();
@@ -485,37 +508,85 @@ fn a_node_that_took_over_is_remembered_until_the_others_have_uploaded() {
         force,
         at: Some(UnixMillis(at)),
     };
-    let waits_for = |state: &RingState, uid| {
-        let took_over = state.node(Uid(uid)).and_then(|node| node.took_over.as_ref());
-        took_over.map(|it| (it.at.0, it.waits_for.iter().map(|uid| uid.0).collect::<Vec<_>>()))
+    let losses = |state: &RingState| -> Vec<(u128, Option<i64>, Vec<u128>)> {
+        let losses = state.open_losses().iter();
+        let uids = |loss: &OpenLoss| loss.waits_for.iter().map(|uid| uid.0).collect();
+        losses.map(|(gone, loss)| (gone.0, loss.at.map(|at| at.0), uids(loss))).collect()
     };
     newcomer(&mut state, 7, 4);
     check_raises(&mut state, &replace(4, 7, false, 10));
-    assert_eq!(waits_for(&state, 7), Some((10, vec![5, 6])));
-    // The same node again, one of its group, and one of another group.
+    assert_eq!(losses(&state), [(4, Some(10), vec![5, 6])]);
+    assert_eq!(state.take_over_near(Uid(5)).map(|loss| loss.name.as_str()), Some("node-4"));
+    // One of its group may have the last copy, one of another group has none.
     newcomer(&mut state, 8, 7);
     newcomer(&mut state, 9, 5);
     newcomer(&mut state, 10, 1);
-    check(&mut state, &replace(7, 8, false, 20), Err(Rejected::ReplacedLately(Uid(7))));
-    check(&mut state, &replace(5, 9, false, 20), Err(Rejected::ReplacedLately(Uid(7))));
+    check(&mut state, &replace(5, 9, false, 20), Err(Rejected::ReplacedLately(Uid(4))));
     check_raises(&mut state, &replace(1, 10, false, 20));
-    assert_eq!(waits_for(&state, 10), Some((20, vec![2, 3])));
     // One without slots leaves nothing to be uploaded.
     newcomer(&mut state, 11, 6);
     newcomer(&mut state, 12, 11);
     check(&mut state, &replace(11, 12, false, 30), Ok(Applied::Done));
-    assert_eq!(waits_for(&state, 12), None);
-    // Who replaces one that took over itself waits for all that either waited for.
-    check_raises(&mut state, &replace(7, 8, true, 40));
-    assert_eq!(waits_for(&state, 8), Some((40, vec![5, 6])));
+    assert_eq!(losses(&state), [(1, Some(20), vec![2, 3]), (4, Some(10), vec![5, 6])]);
+    // Who took over has nothing of the first, and its own loss is one more.
+    check_raises(&mut state, &replace(7, 8, false, 40));
+    let of_both = [(1, Some(20), vec![2, 3]), (4, Some(10), vec![5, 6]), (7, Some(40), vec![5, 6])];
+    assert_eq!(losses(&state), of_both);
 
-    let close = |uid, at| Command::CloseTakeOver { uid: Uid(uid), at: UnixMillis(at) };
-    check(&mut state, &close(8, 10), Ok(Applied::Unchanged));
-    check(&mut state, &close(7, 10), Err(Rejected::Gone(Uid(7))));
-    check(&mut state, &close(99, 10), Err(Rejected::UnknownNode(Uid(99))));
-    check(&mut state, &close(8, 40), Ok(Applied::Done));
-    check(&mut state, &close(8, 40), Ok(Applied::Unchanged));
+    let close = |uid, at| Command::CloseLoss { uid: Uid(uid), at: UnixMillis(at) };
+    check(&mut state, &close(7, 10), Ok(Applied::Unchanged));
+    check(&mut state, &close(99, 10), Ok(Applied::Unchanged));
+    check(&mut state, &close(4, 10), Ok(Applied::Done));
+    check(&mut state, &close(4, 10), Ok(Applied::Unchanged));
+    check(&mut state, &replace(5, 9, false, 50), Err(Rejected::ReplacedLately(Uid(7))));
+    check(&mut state, &close(7, 40), Ok(Applied::Done));
     check_raises(&mut state, &replace(5, 9, false, 50));
+    assert_eq!(losses(&state), [(1, Some(20), vec![2, 3]), (5, Some(50), vec![6, 8])]);
+}
+
+/// Nobody takes the slots of these at once, and nobody who could be asked says when they were lost.
+#[test]
+fn a_loss_without_a_successor_is_remembered_too() {
+    use NodeState::{Active, Lost};
+    let forget = |uid| Command::ForgetNode { uid: Uid(uid), reason: "test".to_owned() };
+    let open = |state: &RingState| -> Vec<(u128, Option<i64>)> {
+        state.open_losses().iter().map(|(gone, loss)| (gone.0, loss.at.map(|at| at.0))).collect()
+    };
+    let replace = |dead, new| Command::ReplaceNode {
+        dead: Uid(dead),
+        new: Uid(new),
+        force: false,
+        at: Some(UnixMillis(90)),
+    };
+    for lose in [forget(4), set_state(4, Active, Lost)] {
+        let mut state = cluster_of(6);
+        check(&mut state, &lose, Ok(Applied::Done));
+        assert_eq!(open(&state), [(4, None)]);
+        let date = |at| Command::DateLoss { uid: Uid(4), at: UnixMillis(at) };
+        check(&mut state, &Command::CloseLoss { uid: Uid(4), at: UnixMillis(7) }, Ok(Applied::Unchanged));
+        check(&mut state, &date(7), Ok(Applied::Done));
+        check(&mut state, &date(8), Ok(Applied::Unchanged));
+        assert_eq!(open(&state), [(4, Some(7))]);
+        check(&mut state, &Command::DateLoss { uid: Uid(5), at: UnixMillis(7) }, Ok(Applied::Unchanged));
+        // Its slots go elsewhere, and what is known of it stays.
+        check(&mut state, &forget(4), Ok(if lose == forget(4) { Applied::Unchanged } else { Applied::Done }));
+        settle(&mut state, 10_000);
+        assert_eq!(state.node(Uid(4)), None);
+        let zone = state.node(Uid(5)).expect("it is there").zone.clone();
+        state.apply(&Command::RegisterNode(NodeRegistration { zone, ..registration(7) })).expect("it is new");
+        check(&mut state, &replace(5, 7), Err(Rejected::ReplacedLately(Uid(4))));
+        check(&mut state, &Command::CloseLoss { uid: Uid(4), at: UnixMillis(7) }, Ok(Applied::Done));
+        check_raises(&mut state, &replace(5, 7));
+    }
+    // One that is lost already is replaced without being lost again, however near the other was.
+    let mut state = cluster_of(6);
+    for uid in [4, 5] {
+        check(&mut state, &set_state(uid, Active, Lost), Ok(Applied::Done));
+    }
+    let zone = state.node(Uid(5)).expect("it is there").zone.clone();
+    state.apply(&Command::RegisterNode(NodeRegistration { zone, ..registration(7) })).expect("it is new");
+    check_raises(&mut state, &replace(5, 7));
+    assert_eq!(open(&state), [(4, None), (5, None)]);
 }
 
 #[test]
