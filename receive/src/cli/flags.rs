@@ -253,7 +253,7 @@ const CLUSTER: &[Flag] = &[
         "cluster.join",
         Choice(&["", "open", "token"]),
         "",
-        "Who may join: whoever reaches this node, or whoever has a token. Default: open if all peers are on this machine, else token.",
+        "Who may join: whoever reaches this node, or whoever has a token. Default: open if --cluster.address and all peers are of this machine only, else token.",
     ),
     flag(
         "cluster.replace-same-name",

@@ -74,6 +74,11 @@ impl<'a> Judge<'a> {
         self.problems.push(Problem::Invalid { flag: flags::find(name).name, cause: cause.into() });
     }
 
+    /// What is worth a line in the log.
+    pub(super) fn notice(&mut self, text: String) {
+        self.notices.push(text);
+    }
+
     /// All values given.
     pub(super) fn given(&self, name: &str) -> &'a [String] {
         self.values.given(flags::find(name).name)
@@ -293,7 +298,7 @@ fn check_form(kind: Kind, value: &str) -> Result<(), String> {
 }
 
 /// Whether `value` means the same as the flag's default, as `60m` and `1h` do.
-fn same_value(flag: &Flag, value: &str) -> bool {
+pub(super) fn same_value(flag: &Flag, value: &str) -> bool {
     match flag.kind {
         Kind::Duration => parse_duration(value).ok() == parse_duration(flag.default).ok(),
         Kind::Bytes => parse_bytes(value).ok() == parse_bytes(flag.default).ok(),

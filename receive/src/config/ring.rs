@@ -1,15 +1,22 @@
 //! Other nodes: where the ring comes from, and how they are treated.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use weir_hashring::{
     cluster::{ClusterPolicies, ClusterTimers, JoinPolicy, ReplacePolicy, TokenText, resolve::Peer},
     ids::{ClusterId, PoolName, ReplicaCount, SlotCount, Weight},
     raft::RaftConfig,
-    static_ring::Algorithm,
+    static_ring::{Algorithm, RingFile, StaticRing},
 };
 
-use super::{ListenAddress, judge::Judge};
+use super::{
+    ListenAddress,
+    judge::{Judge, same_value},
+};
+use crate::cli::flags;
+
+/// Flags of the group `Cluster` that say something of a node without a cluster, too.
+const ALONE_TOO: [&str; 4] = ["cluster.peers", "cluster.bootstrap-expect", "data.path", "node.name"];
 
 /// Where the ring comes from, and how other nodes are treated.
 #[derive(Clone, Debug)]
@@ -55,6 +62,38 @@ pub enum RingText {
     Inline(String),
     /// A file, to be watched.
     File(PathBuf),
+}
+
+impl RingText {
+    /// The flag that it was given by.
+    pub fn flag(&self) -> &'static str {
+        match self {
+            Self::Inline(_) => "receive.hashrings",
+            Self::File(_) => "receive.hashrings-file",
+        }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If the file cannot be read; the text names it.
+    fn read(&self) -> Result<String, String> {
+        match self {
+            Self::Inline(text) => Ok(text.clone()),
+            Self::File(path) => std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display())),
+        }
+    }
+}
+
+/// Where it is, to be put before what is wrong in it: nothing, or the path of the file.
+impl fmt::Display for RingText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(_) => Ok(()),
+            Self::File(path) => write!(f, "{}: ", path.display()),
+        }
+    }
 }
 
 /// A node of a cluster.
@@ -137,8 +176,16 @@ impl Judge<'_> {
 
     /// Copies of each series.
     pub(super) fn replication_factor(&mut self) -> usize {
+        // Of a cluster it has been judged with the rest.
+        if self.is_cluster() { self.copies() } else { self.limit("receive.replication-factor") }
+    }
+
+    /// Copies of each series as they were asked for, which may be none.
+    fn copies(&mut self) -> usize {
         let is_given = !self.given("receive.replication-factor").is_empty();
-        if self.is_cluster() && !is_given { 3 } else { self.limit("receive.replication-factor") }
+        let copies =
+            if self.is_cluster() && !is_given { 3 } else { self.count("receive.replication-factor") };
+        usize::try_from(copies).unwrap_or(usize::MAX)
     }
 
     /// Other nodes; `None` for a node on its own.
@@ -146,6 +193,7 @@ impl Judge<'_> {
         let source = if self.is_cluster() {
             RingSource::Cluster(Box::new(self.cluster()))
         } else {
+            self.check_no_cluster_flags();
             RingSource::File(self.ring_file()?)
         };
         Some(RingConfig {
@@ -157,12 +205,25 @@ impl Judge<'_> {
         })
     }
 
+    /// A node whose `--cluster.peers` were forgotten must not start on its own.
+    fn check_no_cluster_flags(&mut self) {
+        let groups = flags::GROUPS.iter().filter(|group| group.heading == "Cluster");
+        for flag in groups.flat_map(|group| group.flags).filter(|flag| !ALONE_TOO.contains(&flag.name)) {
+            if self.given(flag.name).iter().any(|value| !same_value(flag, value)) {
+                self.invalid(
+                    flag.name,
+                    "needs --cluster.peers or --cluster.bootstrap-expect: this node is in no cluster",
+                );
+            }
+        }
+    }
+
     fn ring_file(&mut self) -> Option<RingFileConfig> {
         let (file, text) = (self.text("receive.hashrings-file"), self.text("receive.hashrings"));
         let local = self.text("receive.local-endpoint");
         let text = match (file, text) {
             ("", "") => {
-                if self.replication_factor() > 1 {
+                if self.copies() > 1 {
                     self.invalid(
                         "receive.replication-factor",
                         "needs a ring: see --cluster.peers and --receive.hashrings-file",
@@ -173,7 +234,7 @@ impl Judge<'_> {
             ("", text) => RingText::Inline(text.to_owned()),
             (file, _) => RingText::File(PathBuf::from(file)),
         };
-        Some(RingFileConfig {
+        let file = RingFileConfig {
             text,
             algorithm: match self.text("receive.hashrings-algorithm") {
                 "ketama" => Algorithm::Ketama,
@@ -181,7 +242,34 @@ impl Judge<'_> {
             },
             refresh_interval: self.interval("receive.hashrings-file-refresh-interval"),
             local_endpoint: (!local.is_empty()).then(|| local.to_owned()),
-        })
+        };
+        self.check_ring_file(&file);
+        Some(file)
+    }
+
+    /// Looks whether the ring can be used as it is now. Later it is read again, and a bad one then
+    /// changes nothing.
+    fn check_ring_file(&mut self, file: &RingFileConfig) {
+        let (flag, copies) = (file.text.flag(), self.copies());
+        if copies == 0 {
+            return;
+        }
+        let text = match file.text.read() {
+            Ok(text) => text,
+            Err(cause) => return self.invalid(flag, cause),
+        };
+        let built = RingFile::parse(text.as_bytes())
+            .and_then(|ring| StaticRing::build(&ring, copies, file.algorithm));
+        let rings = match built {
+            Ok(rings) => rings,
+            Err(error) => return self.invalid(flag, format!("{}{error}", file.text)),
+        };
+        let mut endpoints = rings.rings().iter().flat_map(|ring| ring.endpoints());
+        if let Some(local) = &file.local_endpoint
+            && !endpoints.any(|endpoint| endpoint.address() == local)
+        {
+            self.invalid("receive.local-endpoint", format!("no ring of --{flag} has the endpoint {local}"));
+        }
     }
 
     fn cluster(&mut self) -> ClusterSettings {
@@ -191,7 +279,7 @@ impl Judge<'_> {
             }
         }
         let name = self.node_name();
-        let replicas = self.replication_factor();
+        let replicas = self.copies();
         let replicas = u8::try_from(replicas).ok().and_then(ReplicaCount::new).unwrap_or_else(|| {
             let most = ReplicaCount::MAX.get();
             self.invalid("receive.replication-factor", format!("must be from 1 to {most} in a cluster"));
@@ -213,12 +301,21 @@ impl Judge<'_> {
         for error in peers.iter().filter_map(|peer| peer.parse::<Peer>().err()) {
             self.invalid("cluster.peers", error.to_string());
         }
+        let address = self.address("cluster.address");
+        let policies = self.policies(&address, &peers, replicas);
+        let bootstrap_expect = u32::try_from(self.size("cluster.bootstrap-expect")).unwrap_or(u32::MAX);
+        if (1..u32::from(replicas.get())).contains(&bootstrap_expect) && !policies.rf_allow_degraded {
+            self.notice(format!(
+                "a cluster founded by --cluster.bootstrap-expect={bootstrap_expect} takes no writes until it has as many nodes as copies, --receive.replication-factor={}; with --cluster.rf-allow-degraded it does, with fewer copies",
+                replicas.get()
+            ));
+        }
         ClusterSettings {
-            address: self.address("cluster.address"),
+            address,
             data_path: self.data_path(),
-            policies: self.policies(&peers, replicas),
+            policies,
             peers,
-            bootstrap_expect: u32::try_from(self.size("cluster.bootstrap-expect")).unwrap_or(u32::MAX),
+            bootstrap_expect,
             id: self.cluster_id(),
             zone: self.text("node.zone").to_owned(),
             is_router: self.text("node.role") == "router",
@@ -323,19 +420,18 @@ impl Judge<'_> {
         }
     }
 
-    fn policies(&mut self, peers: &[String], replicas: ReplicaCount) -> ClusterPolicies {
-        let is_local = |peer: &String| {
-            let host = ListenAddress::parse(peer).map(|address| address.host);
-            host.is_ok_and(|host| {
-                host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-            })
+    fn policies(&mut self, own: &ListenAddress, peers: &[String], replicas: ReplicaCount) -> ClusterPolicies {
+        let is_local = |address: &ListenAddress| {
+            let host = address.host.as_str();
+            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
         };
+        let is_local_peer = |peer: &String| ListenAddress::parse(peer).is_ok_and(|peer| is_local(&peer));
         ClusterPolicies {
             join: match self.text("cluster.join") {
                 "open" => JoinPolicy::Open,
                 "token" => JoinPolicy::Token,
-                // Only this machine can reach them, or there are none.
-                _ if peers.iter().all(is_local) => JoinPolicy::Open,
+                // Only this machine can reach this node, and the others, if there are any.
+                _ if is_local(own) && peers.iter().all(is_local_peer) => JoinPolicy::Open,
                 _ => JoinPolicy::Token,
             },
             replace: match self.text("cluster.replace-same-name") {

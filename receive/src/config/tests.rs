@@ -1,6 +1,6 @@
 use std::io::Write as _;
 
-use weir_hashring::static_ring::Algorithm;
+use weir_hashring::{cluster::JoinPolicy, static_ring::Algorithm};
 
 use super::*;
 use crate::{
@@ -212,9 +212,12 @@ fn what_has_no_effect_is_accepted_and_noted() {
 fn a_ring_is_read_from_a_file_or_from_the_flag() {
     let ring = |given: &[(&str, &str)]| judge_with_label(given).expect("all valid").ring;
     assert!(ring(&[]).is_none());
+    let mut on_disk = tempfile::NamedTempFile::new().expect("a file");
+    on_disk.write_all(br#"[{"endpoints": ["n1:10901", "n2:10901", "[::1]:10901"]}]"#).expect("written");
+    let path = on_disk.path().to_str().expect("UTF-8");
     let given = ring(&[
         ("receive.hashrings", "[]"),
-        ("receive.hashrings-file", "/etc/ring.json"),
+        ("receive.hashrings-file", path),
         ("receive.hashrings-algorithm", "ketama"),
         ("receive.local-endpoint", "n1:10901"),
         ("receive.replication-factor", "3"),
@@ -223,18 +226,123 @@ fn a_ring_is_read_from_a_file_or_from_the_flag() {
     ])
     .expect("a ring");
     let file = given.file().expect("a ring file");
-    assert_eq!(file.text, RingText::File("/etc/ring.json".into()), "the file goes first");
+    assert_eq!(file.text, RingText::File(path.into()), "the file goes first");
     assert_eq!(file.algorithm, Algorithm::Ketama);
     assert_eq!(file.local_endpoint.as_deref(), Some("n1:10901"));
     assert_eq!((given.forward_timeout, given.window_bytes), (Duration::from_secs(4), 1 << 20));
-    let router = ring(&[("receive.hashrings", "[]")]).expect("a ring");
+    let one = r#"[{"endpoints": ["n1:10901"]}]"#;
+    let router = ring(&[("receive.hashrings", one)]).expect("a ring");
     let file = router.file().expect("a ring file");
-    assert_eq!((&file.text, &file.local_endpoint), (&RingText::Inline("[]".to_owned()), &None));
+    assert_eq!((&file.text, &file.local_endpoint), (&RingText::Inline(one.to_owned()), &None));
     assert!(router.is_router());
-    let problem = the_problem(&[("receive.replication-factor", "2")]);
-    assert!(problem.starts_with("--receive.replication-factor: needs a ring"), "{problem}");
-    let problem = the_problem(&[("receive.hashrings", "[]"), ("replication.failure-timeout", "0s")]);
-    assert_eq!(problem, "--replication.failure-timeout: must be more than 0");
+
+    let check =
+        |given: &[(&str, &str)], expected: &str| assert_eq!(the_problem(given), expected, "{given:?}");
+    check(
+        &[("receive.replication-factor", "2")],
+        "--receive.replication-factor: needs a ring: see --cluster.peers and --receive.hashrings-file",
+    );
+    let timeout = ("replication.failure-timeout", "0s");
+    check(&[("receive.hashrings", one), timeout], "--replication.failure-timeout: must be more than 0");
+    let none = ("receive.replication-factor", "0");
+    check(&[none], "--receive.replication-factor: must be more than 0");
+    check(&[("receive.hashrings", one), none], "--receive.replication-factor: must be more than 0");
+}
+
+/// The text says by which flag and file the ring came, and where in it the fault is.
+#[test]
+fn a_ring_that_cannot_be_used_is_named() {
+    let check =
+        |given: &[(&str, &str)], expected: &str| assert_eq!(the_problem(given), expected, "{given:?}");
+    check(&[("receive.hashrings", "[]")], "--receive.hashrings: hashring file: has no hashring");
+    check(
+        &[("receive.hashrings-file", "/nowhere/ring.json")],
+        "--receive.hashrings-file: cannot read /nowhere/ring.json: No such file or directory (os error 2)",
+    );
+    let mut on_disk = tempfile::NamedTempFile::new().expect("a file");
+    on_disk.write_all(br#"[{"hashring": "a", "endpoints": ["n1:1", "n2:1"]}]"#).expect("written");
+    let path = on_disk.path().to_str().expect("UTF-8");
+    let file = ("receive.hashrings-file", path);
+    let problem = the_problem(&[file, ("receive.replication-factor", "3")]);
+    let start = format!("--receive.hashrings-file: {path}: hashring 0 (\"a\")");
+    assert!(problem.starts_with(&start), "{problem}");
+    check(
+        &[file, ("receive.local-endpoint", "n3:1")],
+        "--receive.local-endpoint: no ring of --receive.hashrings-file has the endpoint n3:1",
+    );
+    judge_with_label(&[file, ("receive.local-endpoint", "n2:1"), ("receive.replication-factor", "2")])
+        .expect("as many endpoints as copies");
+}
+
+/// Without `--cluster.peers` a node would start on its own and drop what it was told of its cluster.
+#[test]
+fn flags_of_a_cluster_need_one() {
+    let cluster = flags::GROUPS.iter().find(|group| group.heading == "Cluster").expect("the group");
+    for flag in cluster.flags {
+        let value = other_value(flag);
+        let given = [(flag.name, value), ("tsdb.path", "/t")];
+        match flag.name {
+            "cluster.peers" | "cluster.bootstrap-expect" => {}
+            "data.path" | "node.name" => assert!(judge_with_label(&given).is_ok(), "{}", flag.name),
+            name => {
+                let cause = "needs --cluster.peers or --cluster.bootstrap-expect: this node is in no cluster";
+                assert_eq!(the_problem(&given), format!("--{name}: {cause}"));
+            }
+        }
+    }
+    let problems =
+        judge_with_label(&[("node.role", "router"), ("cluster.id", "x"), ("cluster.bootstrap-expect", "0")]);
+    assert_eq!(problems.expect_err("no cluster").len(), 2);
+}
+
+/// Joining is open by itself only where nobody but this machine reaches the node.
+#[test]
+fn who_may_join_is_judged_by_all_addresses() {
+    let check = |given: &[(&str, &str)], expected: JoinPolicy| {
+        let all = [&[("data.path", "/d"), ("cluster.bootstrap-expect", "1")], given].concat();
+        let config = judge(&all).expect("all valid");
+        let ring = config.ring.as_ref().expect("a ring");
+        assert_eq!(ring.cluster().expect("a cluster").policies.join, expected, "{given:?}");
+    };
+    check(&[], JoinPolicy::Token);
+    for (address, expected) in [
+        ("127.0.0.1:1", JoinPolicy::Open),
+        ("127.8.0.1:1", JoinPolicy::Open),
+        ("[::1]:1", JoinPolicy::Open),
+        ("localhost:1", JoinPolicy::Open),
+        ("0.0.0.0:1", JoinPolicy::Token),
+        ("[::]:1", JoinPolicy::Token),
+        (":1", JoinPolicy::Token),
+        ("10.0.0.1:1", JoinPolicy::Token),
+        ("n1:1", JoinPolicy::Token),
+    ] {
+        check(&[("cluster.address", address)], expected);
+        check(&[("cluster.address", address), ("cluster.peers", "localhost:1,[::1]:2")], expected);
+        check(&[("cluster.address", address), ("cluster.peers", "localhost:1,n2:1")], JoinPolicy::Token);
+    }
+    check(&[("cluster.join", "open")], JoinPolicy::Open);
+    check(&[("cluster.join", "token"), ("cluster.address", "127.0.0.1:1")], JoinPolicy::Token);
+}
+
+#[test]
+fn founding_with_fewer_nodes_than_copies_is_noted() {
+    let notices = |expect: &str, more: &[(&str, &str)]| {
+        let given = [("data.path", "/d"), ("cluster.peers", "a:1"), ("cluster.bootstrap-expect", expect)];
+        judge(&[&given, more].concat()).expect("all valid").notices
+    };
+    let two = notices("2", &[]);
+    let flags =
+        ["--cluster.bootstrap-expect=2", "--receive.replication-factor=3", "--cluster.rf-allow-degraded"];
+    assert!(two.len() == 1 && flags.iter().all(|flag| two[0].contains(flag)), "{two:?}");
+    assert_eq!(notices("1", &[]).len(), 1);
+    for (expect, more) in [
+        ("0", ("cluster.name", "x")),
+        ("3", ("cluster.name", "x")),
+        ("2", ("receive.replication-factor", "2")),
+        ("2", ("cluster.rf-allow-degraded", "true")),
+    ] {
+        assert_eq!(notices(expect, &[more]), [""; 0], "{expect} {more:?}");
+    }
 }
 
 #[test]
@@ -284,6 +392,7 @@ fn a_cluster_is_read() {
     check(&[("data.path", "/t/x")], "--data.path: must not be --tsdb.path or in it");
     check(&[("data.path", "/t")], "--data.path: must not be --tsdb.path or in it");
     check(&[("receive.replication-factor", "8")], "--receive.replication-factor: must be from 1 to 7");
+    check(&[("receive.replication-factor", "0")], "--receive.replication-factor: must be from 1 to 7");
     check(&[("cluster.slots", "255")], "--cluster.slots: must be from 256 to 65536");
     check(&[("cluster.id", "x")], "--cluster.id: \"x\" is not the id of a cluster");
     check(&[("node.weight", "0")], "--node.weight: must be more than 0");

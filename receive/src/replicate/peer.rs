@@ -5,6 +5,12 @@
 //! peer that does not answer for [`PeerOptions::failure_timeout`] loses its stream: batches without
 //! an answer are missed at once, and no batch waits for it again until it is back. So a node that
 //! died costs a request that long at most, once.
+//!
+//! Pings say nothing of the connection that carries the data, which may be lost alone: by a firewall
+//! that forgets it, or one of several paths that is broken. So it is probed too, below HTTP, where a
+//! probe is answered however slowly the peer stores what it gets. A peer that is slow keeps its stream;
+//! a connection that carries nothing any more loses it after [`PeerOptions::probe_interval`] and
+//! [`PeerOptions::probe_timeout`].
 
 use std::{
     fmt,
@@ -55,6 +61,11 @@ pub struct PeerOptions {
     pub ping_interval: Duration,
     /// How long a peer may be silent before it counts as down.
     pub failure_timeout: Duration,
+    /// Time between two probes of the connection that carries the data.
+    pub probe_interval: Duration,
+    /// How long a probe may be without an answer; if less than `failure_timeout`, that counts. Longer
+    /// than for pings: a probe waits behind what was sent before it.
+    pub probe_timeout: Duration,
     /// Pause before a peer is connected to again; doubled with each failure.
     pub backoff_min: Duration,
     /// The longest such pause (`--receive-forward-max-backoff`).
@@ -68,6 +79,8 @@ impl Default for PeerOptions {
             window_bytes: 32 << 20,
             ping_interval: Duration::from_millis(200),
             failure_timeout: Duration::from_millis(700),
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_secs(5),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(1),
         }
@@ -250,8 +263,8 @@ impl Peer {
 
     async fn try_connect_and_serve(&self) -> Result<std::convert::Infallible, Ended> {
         let patience = self.options.failure_timeout;
-        let mut pings = ReplicationClient::new(self.connect().await?);
-        let data = self.connect().await?;
+        let mut pings = ReplicationClient::new(self.endpoint()?.connect().await?);
+        let data = self.data_endpoint()?.connect().await?;
         let (frames, mut answers, welcome) =
             timeout(patience, self.greet(data)).await.map_err(|_| Ended::Silent(patience))??;
         if welcome.version != FRAME_VERSION {
@@ -308,13 +321,24 @@ impl Peer {
         })
     }
 
-    async fn connect(&self) -> Result<Channel, Ended> {
+    fn endpoint(&self) -> Result<Endpoint, Ended> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.identity.address))?
             .connect_timeout(self.options.failure_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(2 * STREAM_WINDOW_BYTES);
-        Ok(endpoint.connect().await?)
+        Ok(endpoint)
+    }
+
+    /// The same, probed.
+    fn data_endpoint(&self) -> Result<Endpoint, Ended> {
+        let options = &self.options;
+        let endpoint = self
+            .endpoint()?
+            .http2_keep_alive_interval(options.probe_interval)
+            .keep_alive_timeout(options.probe_timeout.max(options.failure_timeout))
+            .keep_alive_while_idle(true);
+        Ok(endpoint)
     }
 
     /// Opens the stream and exchanges greetings.
@@ -351,3 +375,6 @@ impl fmt::Debug for Peer {
         out.debug_struct("Peer").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

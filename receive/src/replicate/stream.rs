@@ -1,5 +1,7 @@
 //! One stream at its receiving end: its dictionary, and how its batches are stored.
 
+mod dictionary;
+
 use std::sync::Arc;
 
 use metrics::{Counter, counter};
@@ -10,14 +12,17 @@ use weir_proto::{
 };
 use weir_tsdb::{
     Labels, Sample,
-    append::{AppendBatch, RefuseReason, SeriesHandle},
+    append::{AppendBatch, RefuseReason},
 };
 
+use self::dictionary::{Defined, Dictionary};
 use super::fence::{NotStored, Pass, WriteFence};
-use crate::tenants::{Tenant, TenantName, Tenants};
+use crate::tenants::{TENANT_NAME_BYTES_MAX, Tenant, TenantName, Tenants};
 
 /// Tenants that a stream may name.
 const TENANTS_MAX: u32 = 1 << 20;
+/// Batches that are answered together: a verdict may be larger than the batch it is of.
+const ANSWERED_TOGETHER: usize = 1024;
 
 /// What ends a stream.
 #[derive(Debug, thiserror::Error)]
@@ -25,14 +30,6 @@ pub enum StreamError {
     /// The sender does not follow the format.
     #[error(transparent)]
     Frame(#[from] FrameError),
-}
-
-/// A series that the sender has numbered.
-#[derive(Clone, Copy, Debug)]
-struct Defined {
-    /// Number of its tenant on the stream.
-    tenant: u32,
-    handle: SeriesHandle,
 }
 
 /// A tenant that the sender has numbered.
@@ -51,7 +48,7 @@ pub struct StreamState {
     missing_epoch: u64,
     runtime: Handle,
     dictionary_max: u32,
-    dictionary: Vec<Option<Defined>>,
+    dictionary: Dictionary,
     stream_tenants: Vec<StreamTenant>,
     batch: AppendBatch,
     /// Places in the message of the series that are in `batch`, and their numbers.
@@ -70,7 +67,7 @@ impl StreamState {
             missing_epoch: 0,
             runtime,
             dictionary_max,
-            dictionary: Vec::new(),
+            dictionary: Dictionary::default(),
             stream_tenants: Vec::new(),
             batch: AppendBatch::default(),
             place_of: Vec::new(),
@@ -79,16 +76,21 @@ impl StreamState {
         }
     }
 
-    /// Stores the batches of a frame and adds a verdict for each. Blocks; not for async code.
+    /// Stores the next batches of a frame, all of them or as many as are answered together, and adds a
+    /// verdict for each. True if the frame has more. Blocks; not for async code.
     ///
     /// # Errors
     /// If the frame cannot be read from some point on. The batches before it have their verdicts.
-    pub fn store(&mut self, frame: &[u8], verdicts: &mut Vec<Verdict>) -> Result<(), StreamError> {
-        let mut frame = FrameReader::new(frame);
-        while let Some(batch) = frame.next_batch()? {
+    pub fn store(
+        &mut self,
+        frame: &mut FrameReader<'_>,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Result<bool, StreamError> {
+        for _ in 0..ANSWERED_TOGETHER {
+            let Some(batch) = frame.next_batch()? else { return Ok(false) };
             verdicts.push(self.store_batch(batch)?);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn store_batch(&mut self, mut message: BatchReader<'_>) -> Result<Verdict, StreamError> {
@@ -125,12 +127,10 @@ impl StreamState {
         }
         self.received.increment(self.batch.sample_count() as u64);
         for &(number, index) in &self.defining {
-            let defined = self.batch.handle(index).map(|handle| Defined { tenant: head.tenant, handle });
-            let number = number as usize;
-            if number >= self.dictionary.len() {
-                self.dictionary.resize(number + 1, None);
+            match self.batch.handle(index) {
+                Some(handle) => self.dictionary.define(number, Defined { tenant: head.tenant, handle }),
+                None => self.dictionary.forget(number),
             }
-            self.dictionary[number] = defined;
         }
         let place = |index: u32| self.place_of.get(index as usize).copied().unwrap_or_default();
         for (place, number) in self.batch.outdated().iter().map(|index| place(*index)) {
@@ -192,21 +192,20 @@ impl StreamState {
                     if let Some(number) = number.filter(|number| *number < self.dictionary_max) {
                         // What it meant before must not be used any more, whatever becomes of this
                         // batch: the sender takes the number for defined.
-                        if let Some(before) = self.dictionary.get_mut(number as usize) {
-                            *before = None;
-                        }
+                        self.dictionary.forget(number);
                         self.defining.push((number, self.batch.series_count()));
                     }
                     if labels.clone().next().is_none() {
                         return Err(FrameError { what: "series without labels", offset: 0 });
                     }
-                    let labels =
-                        Labels::from_sorted(labels.clone()).unwrap_or_else(|| Labels::from_pairs(labels));
+                    let Some(labels) = Labels::from_sorted(labels) else {
+                        return Err(FrameError { what: "labels do not ascend, or are empty", offset: 0 });
+                    };
                     self.batch.push_labels(labels);
                     true
                 }
                 (Some(number), None) => {
-                    let defined = self.dictionary.get(number as usize).copied().flatten();
+                    let defined = self.dictionary.get(number);
                     match defined.filter(|defined| defined.tenant == tenant) {
                         Some(defined) => {
                             self.batch.push_known(defined.handle);
@@ -249,7 +248,11 @@ impl StreamState {
                 offset: 0,
             });
         }
-        let name = TenantName::new(name).map_err(|cause| format!("invalid tenant {name:?}: {cause}"));
+        let name = TenantName::new(name).map_err(|cause| {
+            // It is kept as long as the stream lasts, and may be as long as a frame.
+            let begin: String = name.chars().take(TENANT_NAME_BYTES_MAX).collect();
+            format!("invalid tenant {begin:?}: {cause}")
+        });
         self.stream_tenants.push(StreamTenant { name, open: None });
         Ok(())
     }
