@@ -68,6 +68,20 @@ impl EdgePrometheus {
         Self { process, port, config, data, remote_write, queues: urls.len() }
     }
 
+    /// The sum of a metric over all its series.
+    async fn metric(&self, name: &str) -> Option<f64> {
+        let metrics = get(&format!("http://127.0.0.1:{}/metrics", self.port)).await.ok()?.text();
+        Some(sum_of(&metrics, name))
+    }
+
+    /// Waits until so many samples have been scraped.
+    pub async fn has_scraped(&self, samples: f64) {
+        wait_for("scraped samples", async || {
+            (self.metric("prometheus_remote_storage_samples_in_total").await? >= samples).then_some(())
+        })
+        .await;
+    }
+
     /// Stops scraping, waits until all is pushed, and stops. Returns all that was sent, by its own data
     /// directory, which promtool reads in the same way.
     pub async fn settle(self, scratch: &Path) -> Content {
@@ -79,14 +93,7 @@ impl EdgePrometheus {
         let mut last_count = 0.0;
         let metrics = wait_for("the end of the queue", async || {
             let metrics = get(&metrics_url).await.ok()?.text();
-            let value = |name: &str| -> f64 {
-                let is_it = |line: &&str| line.split(['{', ' ']).next() == Some(name);
-                metrics
-                    .lines()
-                    .filter(is_it)
-                    .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
-                    .sum()
-            };
+            let value = |name: &str| sum_of(&metrics, name);
             let taken = value("prometheus_remote_storage_samples_in_total") * self.queues as f64;
             let tried = value("prometheus_remote_storage_samples_total");
             let again = value("prometheus_remote_storage_samples_retried_total");
@@ -133,6 +140,12 @@ impl EdgePrometheus {
         }
         all
     }
+}
+
+/// The sum of a metric over all its series.
+fn sum_of(metrics: &str, name: &str) -> f64 {
+    let of_name = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    of_name.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
 }
 
 /// All float samples of a Prometheus data directory, bit by bit. Works on a copy.

@@ -158,6 +158,8 @@ async fn known_series_are_found_and_judged_alike() {
     let message = |t: i64| {
         (0..series).fold(Message::default(), |message, number| message.sample(&number.to_string(), t, 1.0))
     };
+    let conflicting = (0..series)
+        .fold(Message::default(), |message, number| message.sample(&number.to_string(), START_MS, 2.0));
     // Beyond 1,024 hits some are compared in full.
     for round in 0..3 {
         node.store(&message(START_MS + round * 15_000)).await;
@@ -166,7 +168,10 @@ async fn known_series_are_found_and_judged_alike() {
     let stats = tenant.db.stats();
     assert_eq!((stats.head_series, stats.samples_appended), (series, 3 * series));
     assert_eq!(tenant.series.len(), series as usize);
-    let reply = node.write(&message(START_MS)).await;
+    // What is repeated is stored already.
+    node.store(&message(START_MS)).await;
+    assert_eq!(tenant.db.stats().samples_appended, 3 * series);
+    let reply = node.write(&conflicting).await;
     assert!(reply.text.starts_with("conflict: 3000 of 3000 samples refused"), "{}", reply.text);
     // The same labels in another order are another key and the same series.
     let swapped =
@@ -391,24 +396,26 @@ async fn acknowledged_samples_read_back_unaltered() {
     assert_eq!(stored, expected);
 }
 
-/// A naive head: the newest sample of each series, by its labels.
+/// A naive head: the samples of each series, by its labels.
 #[derive(Default)]
 struct Model {
-    newest: BTreeMap<String, (i64, u64)>,
+    samples: BTreeMap<String, BTreeMap<i64, u64>>,
     stored: u64,
 }
 
 impl Model {
     /// Whether a sample is stored, a repeat, or a conflict.
     fn take(&mut self, series: &str, t: i64, bits: u64) -> Result<(), &'static str> {
-        match self.newest.get(series) {
+        let samples = self.samples.entry(series.to_owned()).or_default();
+        if samples.get(&t) == Some(&bits) {
+            return Ok(());
+        }
+        match samples.last_key_value() {
             Some((newest, _)) if t < *newest => return Err("out of order sample"),
-            Some((newest, own)) if t == *newest => {
-                return if bits == *own { Ok(()) } else { Err("duplicate sample for timestamp") };
-            }
+            Some((newest, _)) if t == *newest => return Err("duplicate sample for timestamp"),
             _ => {}
         }
-        self.newest.insert(series.to_owned(), (t, bits));
+        samples.insert(t, bits);
         self.stored += 1;
         Ok(())
     }
@@ -468,7 +475,7 @@ proptest! {
                 assert_eq!(node.stored(TENANT), model.stored);
             }
             if let Some(tenant) = node.tenants.get(TENANT) {
-                assert_eq!(tenant.db.stats().head_series, model.newest.len() as u64);
+                assert_eq!(tenant.db.stats().head_series, model.samples.len() as u64);
             }
         });
     }
