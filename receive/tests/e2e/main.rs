@@ -17,5 +17,6 @@ mod program;
 mod prometheus;
 mod ring;
 mod ring_changes;
+mod strangers;
 mod takeover;
 mod vmagent;
