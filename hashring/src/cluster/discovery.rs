@@ -87,7 +87,8 @@ async fn ask_all(shared: &Arc<Shared>, addresses: &[String]) -> Vec<PeerInfo> {
     answers
 }
 
-async fn ask(shared: &Shared, address: &str) -> Option<PeerInfo> {
+/// Who is at an address; none if nobody says so in time.
+pub async fn ask(shared: &Shared, address: &str) -> Option<PeerInfo> {
     let trouble = |what: String| debug!(peer = address, what, "a peer does not say who it is");
     let mut client = shared.channels.cluster(address).map_err(|error| trouble(error.to_string())).ok()?;
     let asked = timeout(

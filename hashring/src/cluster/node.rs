@@ -23,7 +23,7 @@ use super::{
     channels::Channels,
     config::ClusterConfig,
     data_lock::DataLock,
-    discovery::{Resolver, StaticPeers, resolve_all, until_decided},
+    discovery::{Resolver, StaticPeers, ask, resolve_all, until_decided},
     follow::{follow_raft, meet_later_generation, watch_voters},
     founding::{FoundingGuard, GuardError},
     identity::{IdentityError, Membership, NodeIdentity},
@@ -77,6 +77,18 @@ pub enum StartError {
     /// Another process works on its directory.
     #[error("{0} is in use by another process")]
     Locked(PathBuf),
+    /// Another process runs with the identity of this one.
+    #[error(
+        "another process runs as node {uid}, at {address}: its data or that in {path} is a copy of the other's, and only one of them may run"
+    )]
+    Cloned {
+        /// The identity.
+        uid: Uid,
+        /// Where the other one is.
+        address: String,
+        /// The directory of the data of this one.
+        path: PathBuf,
+    },
     /// The lock of its directory.
     #[error("cannot lock {path}: {source}")]
     Lock {
@@ -192,6 +204,10 @@ impl ClusterNode {
             config,
             surroundings,
         });
+        if let Some(address) = where_it_runs(&shared).await {
+            let path = shared.config.data_path.clone();
+            return Err(StartError::Cloned { uid, address, path });
+        }
         shared.start_raft().await?;
         let task = tokio::spawn({
             let shared = Arc::clone(&shared);
@@ -440,6 +456,19 @@ async fn enter(
     shared.change_identity(move |identity| identity.enter(entered)).await.map_err(failed)?;
     shared.start_raft().await.map_err(|error| ClusterFailure::Raft(error.to_string()))?;
     Ok(membership)
+}
+
+/// Where another process runs with the identity of this one; none if there is none that the ring knows of.
+/// A node that has moved finds nobody at its old address; one whose disk was copied finds the original.
+async fn where_it_runs(shared: &Shared) -> Option<String> {
+    let record = shared.publisher.record();
+    let known = &record.state.node(shared.uid)?.addresses.cluster;
+    if *known == shared.config.addresses.cluster {
+        // Only this process can be there.
+        return None;
+    }
+    let other = ask(shared, known).await?;
+    (other.uid == shared.uid).then(|| known.clone())
 }
 
 /// The cluster to found: its id is on disk, and its name is claimed.

@@ -92,9 +92,9 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
             Presence::Register => {
                 register(shared, cluster).await;
                 shared.refusal.send_replace(None);
-                // Until the ring says so.
+                // Until the ring says so. If it does not, this node may be known all the same, at another
+                // address: the leader is told this one, or would never bring the ring here.
                 let _ = timeout(shared.config.timers.heartbeat, records.changed()).await;
-                continue;
             }
             Presence::Update(update) => match shared.propose(Command::UpdateNode(update), false).await {
                 Ok(_) => info!("the cluster knows the node as it is now"),

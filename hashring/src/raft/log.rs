@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::{
     snapshots::SnapshotFiles,
     store::{Done, Payload, Purged, RaftStore, StoreError},
-    types::{Entry, LogId, StorageError, StorageIoError, Types, Vote},
+    types::{Entry, LogId, RaftId, StorageError, StorageIoError, Types, Vote},
 };
 
 /// Bytes of entries in one message to another member, unless a single one is larger.
@@ -26,19 +26,21 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// The log of a member. Clones are handles of the same.
 #[derive(Clone)]
 pub struct LogStore {
+    /// Whose it is; none in the library's own tests.
+    own: Option<RaftId>,
     store: RaftStore,
     /// None in the library's own tests, which leave holes and purge without snapshots.
     snapshots: Option<SnapshotFiles>,
 }
 
 impl LogStore {
-    pub fn new(store: RaftStore, snapshots: SnapshotFiles) -> LogStore {
-        LogStore { store, snapshots: Some(snapshots) }
+    pub fn new(own: RaftId, store: RaftStore, snapshots: SnapshotFiles) -> LogStore {
+        LogStore { own: Some(own), store, snapshots: Some(snapshots) }
     }
 
     #[cfg(test)]
     pub fn unguarded(store: RaftStore) -> LogStore {
-        LogStore { store, snapshots: None }
+        LogStore { own: None, store, snapshots: None }
     }
 
     fn last_log_id(&self) -> Result<Option<LogId>, StorageError> {
@@ -100,7 +102,16 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        self.store.vote().map(|vote| decode(&vote)).transpose()
+        let mut vote: Option<Vote> = self.store.vote().map(|vote| decode(&vote)).transpose()?;
+        // Read at the start only. The library lets a member that led when it ended go on at once, in the
+        // same term: so would a copy of it, and both would write other entries under the same names. Who
+        // starts is elected anew, in a term of its own, as long as nobody else is heard of who leads.
+        if let Some(vote) = &mut vote
+            && self.own.is_some_and(|own| vote.leader_id.node_id == own)
+        {
+            vote.committed = false;
+        }
+        Ok(vote)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
@@ -183,7 +194,7 @@ mod tests {
     use crate::raft::{
         machine::{MachineStore, counter::Counter},
         snapshots::StoredSnapshot,
-        types::{EncodedCommand, RaftId, SnapshotMeta},
+        types::{EncodedCommand, SnapshotMeta},
     };
 
     struct Builder;
@@ -214,7 +225,7 @@ mod tests {
     fn open(dir: &tempfile::TempDir) -> (LogStore, SnapshotFiles) {
         let store = RaftStore::open(&dir.path().join("log")).unwrap();
         let snapshots = SnapshotFiles::open(&dir.path().join("snapshots")).unwrap();
-        (LogStore::new(store, snapshots.clone()), snapshots)
+        (LogStore::new(RaftId(1), store, snapshots.clone()), snapshots)
     }
 
     #[tokio::test]

@@ -268,7 +268,7 @@ mod tests {
         let nodes = BTreeMap::from([(RaftId(1), Member::default())]);
         let log_id = LogId::new(CommittedLeaderId::new(0, RaftId(0)), 0);
         let payload = EntryPayload::Membership(Membership::new(steps, nodes));
-        let mut log = LogStore::new(store.clone(), snapshots);
+        let mut log = LogStore::new(RaftId(1), store.clone(), snapshots);
         log.blocking_append([Entry { log_id, payload }]).await.unwrap();
         store.close();
 

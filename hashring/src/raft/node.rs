@@ -175,7 +175,7 @@ impl<M: Machine> RaftNode<M> {
         let (store, snapshots, machine) = opened.map_err(|error| StartError::Raft(error.to_string()))??;
         let (published, ids) = (machine.watch(), machine.watch_ids());
         let network = Network { identity: identity.clone(), transport, pause: config.heartbeat };
-        let log = LogStore::new(store.clone(), snapshots);
+        let log = LogStore::new(identity.id, store.clone(), snapshots);
         match Raft::new(identity.id, library_config, network, log, machine).await {
             Ok(raft) => {
                 // The status is as it was found on disk from the first look on. The library reports

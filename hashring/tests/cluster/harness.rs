@@ -185,8 +185,9 @@ impl TestNode {
 
     /// What names the ring of the node.
     pub fn ring_name(&self) -> (RingEpoch, Digest) {
-        let view = self.view();
-        (view.epoch(), view.digest())
+        // The view comes a moment later.
+        let state = self.node().ring_state();
+        (state.epoch(), state.digest())
     }
 
     /// Waits until the node publishes this ring.

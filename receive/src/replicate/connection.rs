@@ -260,11 +260,6 @@ fn define(defined: &mut Vec<u64>, number: u32) {
     defined[word] |= 1 << (number % 64);
 }
 
-/// True if the receiver has a ring by which that of the sender counts no more.
-pub fn is_of_stale_ring(verdict: &Verdict) -> bool {
-    Outcome::try_from(verdict.outcome) == Ok(Outcome::StaleRing)
-}
-
 /// True if the receiver says so in words that this version knows.
 pub fn is_stored(verdict: &Verdict) -> bool {
     Outcome::try_from(verdict.outcome) == Ok(Outcome::Stored)

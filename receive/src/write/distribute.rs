@@ -13,14 +13,14 @@ use tokio::{
 };
 use weir_proto::{
     remote_write::label_iter,
-    weir_replication::{Reason, Verdict},
+    weir_replication::{Outcome, Reason, Verdict},
 };
 use weir_tsdb::append::AppendBatch;
 
 use crate::{
     answer::Refusal,
     replicate::{
-        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink, is_of_stale_ring, is_stored},
+        connection::{BatchAnswer, BatchSource, BatchTerms, LabelSink, is_stored},
         quorum::{Decision, Vote, Votes},
         routing::{Member, TenantRing},
     },
@@ -60,8 +60,17 @@ pub struct Distribution {
     answers: UnboundedReceiver<BatchAnswer>,
     /// Batches that were sent a second time: share of each, beginning with mark `shares.len()`.
     again: Vec<(usize, Vec<u32>)>,
-    /// An owner knows a later ring, by which the one of the request counts no more.
-    is_outdated: bool,
+    /// Who knows an older ring than the other, if that is why a batch was refused.
+    late_ring: Option<LateRing>,
+}
+
+/// Who lags behind when an owner refuses a batch for its ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateRing {
+    /// The ring that the request was split by counts no more.
+    Sender,
+    /// The owner does not know it yet.
+    Owner,
 }
 
 /// What is sent: the batch, and the message behind it.
@@ -137,7 +146,7 @@ impl Distribution {
             sender,
             answers,
             again: Vec::new(),
-            is_outdated: false,
+            late_ring: None,
         };
         for (series, placed) in content.placed.iter().enumerate() {
             let owners = ring.owners(placed.slot);
@@ -230,7 +239,11 @@ impl Distribution {
 
     fn take(&mut self, answer: BatchAnswer, content: Content<'_>, ring: &TenantRing) {
         let mark = answer.mark;
-        self.is_outdated |= answer.verdict.as_ref().is_some_and(is_of_stale_ring);
+        if let Some(late) = answer.verdict.as_ref().and_then(late_ring) {
+            // With a later ring the split is another one, and who lagged behind it may not any more.
+            self.late_ring =
+                if late == LateRing::Sender { Some(late) } else { self.late_ring.or(Some(late)) };
+        }
         let Some(verdict) = answer.verdict.filter(is_stored) else {
             return self.vote_all(mark, Vote::Missed);
         };
@@ -280,9 +293,9 @@ impl Distribution {
         self.note_sent(sent, mark);
     }
 
-    /// True if an owner has said that the ring which the series were split by counts no more.
-    pub fn is_outdated(&self) -> bool {
-        self.is_outdated
+    /// Who knows an older ring than the other, if an owner has refused its part for that.
+    pub fn late_ring(&self) -> Option<LateRing> {
+        self.late_ring
     }
 
     /// Number of series that must be sent again.
@@ -366,6 +379,14 @@ fn send(
             peer.metrics().missed.increment(samples);
             false
         }
+    }
+}
+
+fn late_ring(verdict: &Verdict) -> Option<LateRing> {
+    match Outcome::try_from(verdict.outcome) {
+        Ok(Outcome::StaleRing) => Some(LateRing::Sender),
+        Ok(Outcome::RingBehind) => Some(LateRing::Owner),
+        _ => None,
     }
 }
 

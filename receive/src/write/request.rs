@@ -21,7 +21,7 @@ use super::{
     Rules, WriteState,
     admission::AdmittedBytes,
     body,
-    distribute::Distribution,
+    distribute::{Distribution, LateRing},
     headers,
     ingest::{self, Ingested, Scratch},
     plan::Received,
@@ -211,10 +211,8 @@ struct Job {
     replica: u64,
 }
 
-/// How often the series of a request are split among their owners anew, because the ring has changed.
-const SPLITS_MAX: usize = 3;
-/// Longest wait for a ring that others have already.
-const NEXT_RING_WAIT: Duration = Duration::from_secs(1);
+/// Pause before the owners of a request are asked again, because they did not know its ring yet.
+const RING_PAUSE: Duration = Duration::from_millis(20);
 
 impl Job {
     async fn turn(&self) -> Result<OwnedSemaphorePermit, WriteError> {
@@ -233,27 +231,25 @@ impl Job {
         received: &mut Option<Received>,
     ) -> Result<Ingested, WriteError> {
         let mut deadline = None;
-        for split in 1.. {
+        loop {
             let (mut ingested, copies) = self.store(tenant.clone()).await?;
             *received = Some(ingested.received);
             let Some(mut copies) = copies else { return Ok(ingested) };
             let deadline = *deadline.get_or_insert(Instant::now() + copies.job.state.config.forward_timeout);
-            let decided = copies.decide(&tenant, deadline).await;
-            match decided {
-                Err(error) if split < SPLITS_MAX && copies.distribution.is_outdated() => {
-                    self = copies.job;
-                    if !self.take_next_ring(&tenant.name, deadline).await? {
-                        return Err(error);
-                    }
-                }
-                Err(error) => return Err(error),
+            match copies.decide(&tenant, deadline).await {
                 Ok(refused) => {
                     ingested.refused = refused;
                     return Ok(ingested);
                 }
+                Err(error) => {
+                    let Some(whose) = copies.distribution.late_ring() else { return Err(error) };
+                    self = copies.job;
+                    if !self.take_next_ring(whose, &tenant.name, deadline).await? {
+                        return Err(error);
+                    }
+                }
             }
         }
-        unreachable!("the last split is decided")
     }
 
     /// Stores the message, as far as that is done here. Where there is a ring, the copies are under way.
@@ -287,13 +283,26 @@ impl Job {
         jobs.spawn_blocking(work).await.unwrap_or_else(panicked)
     }
 
-    /// Waits a little for a later ring than that of the last split, and takes it. False if none came.
-    async fn take_next_ring(&mut self, tenant: &TenantName, deadline: Instant) -> Result<bool, WriteError> {
+    /// Waits until owners and this node may have the same ring, and takes it. False if that is not before
+    /// `deadline`.
+    async fn take_next_ring(
+        &mut self,
+        whose: LateRing,
+        tenant: &TenantName,
+        deadline: Instant,
+    ) -> Result<bool, WriteError> {
         let own = self.ring.as_ref().map_or(0, |ring| ring.stamp().epoch);
-        let until = deadline.min(Instant::now() + NEXT_RING_WAIT);
-        let mut epochs = self.state.ring_epoch.subscribe();
-        let come = tokio::time::timeout_at(until.into(), epochs.wait_for(|epoch| *epoch > own)).await;
-        if come.is_err() {
+        let come = async {
+            match whose {
+                LateRing::Sender => {
+                    let mut epochs = self.state.ring_epoch.subscribe();
+                    // The sender lives as long as the state.
+                    let _ = epochs.wait_for(|epoch| *epoch > own).await;
+                }
+                LateRing::Owner => tokio::time::sleep(RING_PAUSE).await,
+            }
+        };
+        if tokio::time::timeout_at(deadline.into(), come).await.is_err() {
             return Ok(false);
         }
         self.rules = self.state.rules.load_full();

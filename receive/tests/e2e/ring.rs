@@ -114,8 +114,12 @@ impl RingCluster {
     /// The whole ring, as a voter tells it.
     pub async fn state(&self, node: usize) -> RingState {
         let mut client = self.client(node).await;
-        let request = WatchRequest { version: 1, ..WatchRequest::default() };
-        let update = client.watch_ring(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        // Not before it hears of a leader.
+        let update = wait_for("a voter that tells the ring", async || {
+            let request = WatchRequest { version: 1, ..WatchRequest::default() };
+            client.watch_ring(request).await.ok()?.into_inner().message().await.ok()?
+        })
+        .await;
         serde_json::from_slice(&update.state).unwrap()
     }
 

@@ -278,7 +278,9 @@ async fn nodes_come_and_go_under_load() {
 async fn a_dead_node_is_replaced_under_load() {
     let temp = tempfile::tempdir().unwrap();
     let slots = format!("--cluster.slots={SLOTS}");
-    let flags = [&*slots, "--ring.replace-grace=1s", "--replication.failure-timeout=30s"];
+    // Nodes other than the leader hear of a new ring with its next heartbeat, later than an owner waits for it.
+    let late = "--raft.heartbeat-interval=400ms";
+    let flags = [&*slots, late, "--ring.replace-grace=1s", "--replication.failure-timeout=30s"];
     let cluster = RingCluster::new(temp.path(), 3, &flags);
     let mut processes: Vec<Option<Process>> = cluster.start().await.into_iter().map(Some).collect();
     cluster.propose(0, &wide_tenant(TENANT, SLOTS)).await.unwrap();

@@ -238,17 +238,19 @@ async fn wiped_and_cloned_disks_are_told_from_nodes_that_live() {
     cluster.sites.truncate(3);
     cluster.cluster_ports.truncate(3);
     let mut witness = Witness::new(&cluster, 2).await;
-    let follower = wait_for("one of three leads", async || {
+    let (leader, follower) = wait_for("one of three leads", async || {
         let mut leads = Vec::new();
         for site in &cluster.sites {
             leads.push(site.metric("weir_raft_is_leader").await?);
         }
-        let leaders = leads.iter().filter(|leads| **leads == 1.0).count();
-        (leaders == 1).then(|| if leads[2] == 0.0 { 2 } else { 1 })
+        let leaders: Vec<usize> = (0..3).filter(|node| leads[*node] == 1.0).collect();
+        (leaders.len() == 1).then(|| (leaders[0], (leaders[0] + 1) % 3))
     })
     .await;
     let name = format!("n{follower}");
-    let uid = cluster.state(0).await.nodes().find(|node| node.name == name).unwrap().uid;
+    let uid_of =
+        async |name: &str| cluster.state(leader).await.nodes().find(|node| node.name == name).unwrap().uid;
+    let uid = uid_of(&name).await;
     impostors = impostors.map(|site| site.with_flag(format!("--node.name={name}")));
     let [wiped, cloned] = impostors;
 
@@ -258,17 +260,37 @@ async fn wiped_and_cloned_disks_are_told_from_nodes_that_live() {
     process.stop();
     witness.check().await;
 
+    // A copy finds the original at its address and ends; of the leader too, which would lead on otherwise.
+    let ring = cluster.ring(0).await;
+    for node in [follower, leader] {
+        let copied = cloned.clone().with_flag(format!("--node.name=n{node}"));
+        copy_dir(&cluster.sites[node].dir.join("node"), &copied.dir.join("node"));
+        let mut clone = copied.spawn();
+        assert_eq!(clone.wait().code(), Some(1));
+        let log = clone.log();
+        let address = format!("127.0.0.1:{}", cluster.cluster_ports[node]);
+        let uid = uid_of(&format!("n{node}")).await;
+        assert!(log.contains(&format!("another process runs as node {uid}, at {address}")), "{log}");
+        assert!(log.contains("only one of them may run"), "{log}");
+        witness.check().await;
+        fs::remove_dir_all(&copied.dir).unwrap();
+    }
+    // Where the original cannot be asked, one of both is told to end by the leader, which knows both.
+    let mut elsewhere = processes[follower].take().unwrap();
+    elsewhere.signal(rustix::process::Signal::STOP);
     copy_dir(&cluster.sites[follower].dir.join("node"), &cloned.dir.join("node"));
     let mut clone = cloned.spawn();
-    let mut original = processes[follower].take().unwrap();
-    wait_for("the end of one of both", async || (clone.has_ended() || original.has_ended()).then_some(()))
+    cloned.wait_ready(&mut clone).await;
+    elsewhere.signal(rustix::process::Signal::CONT);
+    wait_for("the end of one of both", async || (clone.has_ended() || elsewhere.has_ended()).then_some(()))
         .await;
-    let (mut ended, left) = if clone.has_ended() { (clone, original) } else { (original, clone) };
+    let (mut ended, left) = if clone.has_ended() { (clone, elsewhere) } else { (elsewhere, clone) };
     assert_eq!(ended.wait().code(), Some(1));
     let log = ended.log();
     assert!(log.contains(&format!("another process runs as node {uid}")), "{log}");
     assert!(log.contains("only one of them may run"), "{log}");
     left.stop();
+    assert_eq!(cluster.ring(leader).await, ring);
     // The others go on without either: each series has an owner among them that has it.
     witness.nodes = [0, 1, 2].into_iter().filter(|node| *node != follower).collect();
     witness.copies = 1;

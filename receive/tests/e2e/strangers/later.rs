@@ -8,8 +8,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 use weir_proto::{
     weir_cluster::{
-        AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, ProposeRequest,
-        RingUpdate, StartRaftRequest, StartRaftResponse, StatusRequest, StatusResponse, WatchRequest,
+        AdministerRequest, Answer, HeartbeatRequest, InfoRequest, InfoResponse, JoinRequest, LastRingRequest,
+        LastRingResponse, ProposeRequest, RingUpdate, StartRaftRequest, StartRaftResponse, StatusRequest,
+        StatusResponse, WatchRequest,
         cluster_server::{Cluster, ClusterServer},
     },
     weir_replication::{
@@ -73,6 +74,10 @@ impl Cluster for Later {
     }
 
     async fn watch_ring(&self, _: Request<WatchRequest>) -> Result<Response<Messages<RingUpdate>>, Status> {
+        not_asked()
+    }
+
+    async fn last_ring(&self, _: Request<LastRingRequest>) -> Result<Response<LastRingResponse>, Status> {
         not_asked()
     }
 
