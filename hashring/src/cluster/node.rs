@@ -33,12 +33,12 @@ use super::{
     publisher::{Publisher, ViewReceiver},
     raft_part::RaftPart,
     ring_file::{self, RingFileError, RingRecord},
-    services::Services,
+    services::{JOINS_REFUSED, Services},
     shared::{Shared, WATCHERS_MAX},
     soft::{Report, SoftTable},
     status::ClusterStatus,
     surroundings::Surroundings,
-    wire::MESSAGE_BYTES_MAX,
+    wire::{MESSAGE_BYTES_MAX, MESSAGES_REFUSED},
 };
 use crate::{
     aside::aside,
@@ -155,6 +155,9 @@ impl ClusterNode {
         surroundings: Surroundings,
     ) -> Result<ClusterNode, StartError> {
         config.validate().map_err(StartError::Config)?;
+        for counted in [JOINS_REFUSED, MESSAGES_REFUSED] {
+            metrics::counter!(counted).increment(0);
+        }
         let (path, name) = (config.data_path.clone(), config.name.clone());
         let nature = Arc::clone(&surroundings.nature);
         let opened = aside(move || -> Result<_, StartError> {

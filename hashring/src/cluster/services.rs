@@ -39,6 +39,9 @@ use crate::{
     ring::{Applied, Command, Rejected},
 };
 
+/// Nodes that were told that they may not join, at each attempt.
+pub const JOINS_REFUSED: &str = "weir_cluster_joins_refused_total";
+
 /// The longest texts of a heartbeat that are kept, in bytes.
 const TEXT_BYTES_MAX: usize = 253;
 
@@ -101,7 +104,11 @@ impl Cluster for Services {
         wire::check_version(request.version)?;
         let own = self.check_cluster(&request.cluster_id, request.generation)?;
         let ask = wire::join_ask(&request)?;
-        self.answer(own, Question::Join(Box::new(ask)), request.forward).await
+        let answer = self.answer(own, Question::Join(Box::new(ask)), request.forward).await;
+        if is_refusal(&answer) {
+            metrics::counter!(JOINS_REFUSED).increment(1);
+        }
+        answer
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<Answer>, Status> {
@@ -364,6 +371,17 @@ impl Services {
                 }
             }
         }
+    }
+}
+
+/// True if a node that wants to join was told that it may not; not if nobody could say so.
+fn is_refusal(answer: &Result<Response<Answer>, Status>) -> bool {
+    match answer.as_ref().map(|answer| &answer.get_ref().outcome) {
+        Ok(Some(AnswerOutcome::Answer(outcome))) => {
+            wire::decode::<Outcome>(outcome).is_ok_and(|outcome| outcome.is_err())
+        }
+        Ok(_) => false,
+        Err(status) => status.code() != tonic::Code::Unavailable,
     }
 }
 

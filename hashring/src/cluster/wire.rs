@@ -31,8 +31,12 @@ pub const CLONED: tonic::Code = tonic::Code::AlreadyExists;
 #[error("a message is not understood: {0}")]
 pub struct NotUnderstood(pub String);
 
+/// Messages that somebody was told are not understood.
+pub const MESSAGES_REFUSED: &str = "weir_cluster_messages_refused_total";
+
 impl From<NotUnderstood> for Status {
     fn from(error: NotUnderstood) -> Status {
+        metrics::counter!(MESSAGES_REFUSED).increment(1);
         Status::invalid_argument(error.to_string())
     }
 }

@@ -1,12 +1,21 @@
 //! Series whose samples are a function of their number and time, written to nodes and read back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use weir_tsdb::{Labels, Sample};
 
-use super::harness::{Content, NodeSite, post, write_request};
+use super::harness::{Content, NodeSite, Process, now_ms, post, wait_for, write_request};
 
 pub const TENANT: &str = "team-a";
+
+/// For tests that want every copy, not only enough: no node is taken for dead because the machine is busy.
+pub const PATIENT: &str = "--replication.failure-timeout=30s";
 
 /// The value of a series is a function of its number and time: a sample that was altered, invented or
 /// put under another series is seen.
@@ -75,4 +84,47 @@ pub fn assert_copies(acknowledged: &Times, found: &[Times], copies: usize) {
             assert!(count >= copies, "series {series} at {t} has {count} copies");
         }
     }
+}
+
+/// Restarts all nodes twice, one after the other, each as soon as the one before is ready, while a client
+/// writes that goes to the next node when it cannot connect, as Prometheus does. Panics at any answer but 200.
+/// Returns what was acknowledged.
+pub async fn restart_one_by_one(sites: &[NodeSite], processes: &mut [Option<Process>]) -> Times {
+    let (restarted, mut end) = tokio::sync::watch::channel(false);
+    let urls: Vec<String> = sites.iter().map(NodeSite::write_url).collect();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let written = requests.clone();
+    let writer = tokio::spawn(async move {
+        let mut acknowledged = Times::new();
+        let (mut t, mut node) = (now_ms() - 3_000_000, 0);
+        while !*end.borrow_and_update() {
+            t += 1000;
+            let mut attempts = 0;
+            loop {
+                match post(&urls[node], Some(TENANT.as_bytes()), request(0..50, t)).await {
+                    Ok(answer) if answer.status == 200 => break,
+                    Ok(answer) => panic!("at {t}: {} {}", answer.status, answer.text()),
+                    Err(_) => attempts += 1,
+                }
+                assert!(attempts < 100, "no node takes the request at {t}");
+                node = (node + 1) % urls.len();
+            }
+            (0..50).for_each(|series| note(&mut acknowledged, series, t));
+            written.fetch_add(1, Ordering::Relaxed);
+            node = (node + 1) % urls.len();
+        }
+        acknowledged
+    });
+    for _ in 0..2 {
+        for (site, process) in sites.iter().zip(&mut *processes) {
+            process.take().unwrap().stop();
+            *process = Some(site.start().await);
+            // Nothing waits for the nodes to settle, only for the client to have seen this state.
+            let before = requests.load(Ordering::Relaxed);
+            wait_for("requests", async || (requests.load(Ordering::Relaxed) >= before + 10).then_some(()))
+                .await;
+        }
+    }
+    restarted.send(true).unwrap();
+    writer.await.unwrap()
 }

@@ -20,12 +20,10 @@ use self::copies::{Stream, hello};
 use super::{
     copy_dir::copy_dir,
     harness::{NodeSite, Process, free_port, get, now_ms, post, wait_for},
-    load::{TENANT, Times, assert_copies, note, read, request, write},
+    load::{PATIENT, TENANT, Times, assert_copies, note, read, request, write},
     ring::RingCluster,
 };
 
-/// For tests in which no node dies; see `ring.rs`.
-const PATIENT: &str = "--replication.failure-timeout=30s";
 const FEW_SLOTS: &str = "--cluster.slots=256";
 const ONE_COPY: &str = "--receive.replication-factor=1";
 
@@ -343,6 +341,8 @@ async fn a_node_joins_with_the_right_token_only() {
     check(with_file(&newcomer), "there is no join token other".to_owned()).await;
     fs::write(&file, format!("{id}.wrong")).unwrap();
     check(with_file(&newcomer), format!("the secret of join token {id} is wrong")).await;
+    let refused = sum(&cluster.sites[0], &["weir_cluster_joins_refused_total"]).await;
+    assert!(refused >= 3.0, "each attempt is counted, not {refused}");
     witness.check().await;
 
     fs::write(&file, token).unwrap();

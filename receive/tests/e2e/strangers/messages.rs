@@ -33,9 +33,11 @@ async fn what_is_not_understood_changes_no_cluster() {
     let cluster_id = id.0.to_vec();
     let mut client = ClusterClient::new(connect(&cluster).await);
     let mut raft = RaftClient::new(connect(&cluster).await);
-    let not_understood = |status: Status, text: &str| {
+    let mut refused = 0.0;
+    let mut not_understood = |status: Status, text: &str| {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains(text), "{status}");
+        refused += 1.0;
     };
 
     let (version, text) = (2, "a message is not understood: version 2 is not known");
@@ -97,6 +99,7 @@ async fn what_is_not_understood_changes_no_cluster() {
         let request = WatchRequest { version, cluster_id: noise(1, len), ..Default::default() };
         not_understood(client.watch_ring(request).await.unwrap_err(), "the id of a cluster has 16 bytes");
     }
+    assert_eq!(sum(&cluster.sites[0], &["weir_cluster_messages_refused_total"]).await, refused);
     witness.check().await;
     processes.into_iter().for_each(Process::stop);
 }
