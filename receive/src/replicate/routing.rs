@@ -327,6 +327,11 @@ impl TenantRing {
         self.routing.local == Some(member)
     }
 
+    /// How many members the ring has.
+    pub fn member_count(&self) -> usize {
+        self.routing.members.len()
+    }
+
     /// True if this node owns `slot`.
     pub fn owns(&self, slot: u32) -> bool {
         self.owners(slot).any(|member| self.is_local(member))

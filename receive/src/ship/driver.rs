@@ -86,6 +86,11 @@ struct Tenant {
     progress: Arc<Progress>,
     /// Set once the tenant was removed: a round that has not begun does not begin.
     removed: AtomicBool,
+    /// Cancelled once another one has its place: a round that runs is given up, and the other one's goes on
+    /// there.
+    replaced: CancellationToken,
+    /// Whose place it took, until that one's last round has ended: two must not work in one directory.
+    before: Mutex<Option<Arc<Tenant>>>,
     state: Mutex<State>,
 }
 
@@ -117,6 +122,8 @@ impl ShipperLoop {
             progress: shipper.progress(),
             shipper: tokio::sync::Mutex::new(shipper),
             removed: AtomicBool::new(false),
+            replaced: CancellationToken::new(),
+            before: Mutex::default(),
             state: Mutex::new(State {
                 running: false,
                 failed_rounds: 0,
@@ -128,6 +135,8 @@ impl ShipperLoop {
         });
         if let Some(old) = self.tenants.lock().insert(name, Arc::clone(&tenant)) {
             old.removed.store(true, Ordering::Release);
+            old.replaced.cancel();
+            *tenant.before.lock() = Some(old);
         }
         self.schedule(&tenant, now);
         uploaded
@@ -225,22 +234,37 @@ impl ShipperLoop {
         None
     }
 
-    /// Does a round of a tenant and writes down how it went. `None` if it was removed meanwhile.
+    /// Does a round of a tenant and writes down how it went. `None` if it was removed or replaced meanwhile.
     async fn round(&self, tenant: &Arc<Tenant>) -> Option<SyncReport> {
         let mut shipper = tenant.shipper.lock().await;
         if tenant.removed.load(Ordering::Acquire) {
             return None;
         }
+        tenant.wait_for_those_before().await;
         tenant.state.lock().running = true;
         // Dropped with the round, whether that ended or not.
         let mut running = Running { shippers: self, tenant, pause: self.options.interval };
-        let report = shipper.sync().await;
+        let report = tokio::select! {
+            biased;
+            () = tenant.replaced.cancelled() => return None,
+            report = shipper.sync() => report,
+        };
         running.pause = pause(&self.options, tenant.note(&report));
         Some(report)
     }
 }
 
 impl Tenant {
+    /// Waits until the last rounds have ended of those whose place this one took.
+    async fn wait_for_those_before(&self) {
+        let mut before = self.before.lock().clone();
+        while let Some(old) = before {
+            drop(old.shipper.lock().await);
+            before = old.before.lock().clone();
+        }
+        self.before.lock().take();
+    }
+
     /// Writes down how a round went. Returns how many of the last ones left something to do.
     fn note(&self, report: &SyncReport) -> u32 {
         let now = jiff::Timestamp::now();

@@ -148,11 +148,18 @@ impl Distribution {
             again: Vec::new(),
             late_ring: None,
         };
+        // By member: which share is its own, if it has one.
+        let mut share_of = vec![None; ring.member_count()];
         for (series, placed) in content.placed.iter().enumerate() {
             let owners = ring.owners(placed.slot);
             distribution.votes.push(owners.len(), ring.copies_needed(owners.len()));
             for member in owners.filter(|member| !ring.is_local(*member)) {
-                distribution.share_of(member).push(series as u32);
+                let shares = &mut distribution.shares;
+                let index = *share_of[usize::from(member)].get_or_insert_with(|| {
+                    shares.push(Share { member, series: Vec::new() });
+                    shares.len() - 1
+                });
+                shares[index].series.push(series as u32);
             }
         }
         for mark in 0..distribution.shares.len() {
@@ -162,15 +169,6 @@ impl Distribution {
             distribution.note_sent(sent, mark);
         }
         distribution
-    }
-
-    fn share_of(&mut self, member: u16) -> &mut Vec<u32> {
-        let found = self.shares.iter().position(|share| share.member == member);
-        let index = found.unwrap_or_else(|| {
-            self.shares.push(Share { member, series: Vec::new() });
-            self.shares.len() - 1
-        });
-        &mut self.shares[index].series
     }
 
     fn note_sent(&mut self, sent: bool, mark: usize) {

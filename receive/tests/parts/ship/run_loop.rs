@@ -181,6 +181,29 @@ async fn tenants_come_and_go() {
     task.await.unwrap();
 }
 
+/// Of two shippers of a tenant, which work in one directory, the new one goes on where the old one gave up.
+#[tokio::test(start_paused = true)]
+async fn a_new_shipper_ends_the_round_of_the_old_one() {
+    let tenant = Tenant::of("float-blocks");
+    let (stuck, store) = (FaultStore::new(), FaultStore::new());
+    stuck.plan(|_, _| Fault::Hang);
+    let shippers = ShipperLoop::new(LoopOptions { tenants_at_once: 4, ..LoopOptions::default() });
+    shippers.add(tenant.shipper(&stuck.bucket(&impatient())));
+    let (cancel, task) = run(&shippers);
+    until(&shippers, |state| state.running).await;
+    shippers.add(tenant.shipper(&store.bucket(&impatient())));
+    until(&shippers, |state| state.last_success.is_some()).await;
+    // Nobody asks the old one's bucket any more, though it answers again.
+    stuck.heal();
+    let asked = stuck.ops().len();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(stuck.ops().len(), asked);
+    assert_eq!(shippers.states().len(), 1);
+    tenant.check_bucket(&contents(store.inner()).await, &[BLOCK_1, BLOCK_2]);
+    cancel.cancel();
+    task.await.unwrap();
+}
+
 /// Whoever asks for a round may go away; the tenant's rounds go on.
 #[tokio::test(start_paused = true)]
 async fn a_round_that_is_given_up_is_done_later() {
