@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use weir_hashring::{
     cluster::{
-        ClusterConfig, ClusterFailure, JoinPolicy, Nature, ProposeFailed, RealNature, TokenText,
-        new_join_token,
+        ClusterConfig, ClusterFailure, ClusterNode, JoinPolicy, Nature, ProposeFailed, RealNature,
+        StartError, TokenText, new_join_token,
     },
     ids::{FeatureLevel, ReplicaCount, SlotCount, TokenId, UnixMillis},
     ring::{Command, NodeState, Rejected, RingState, TokenFault},
@@ -177,7 +177,22 @@ async fn of_two_copies_of_a_node_one_must_stop() {
         shown("the leader hears of it", look).await;
     };
     hears_of(2).await;
-    // Both were started twice.
+
+    // The copy knows where the original was, and finds it there.
+    let mut asks = cloned.clone();
+    asks.data_path = dir.path().join("asks");
+    copy(&cloned.data_path, &asks.data_path);
+    let (path, address) = (asks.data_path.clone(), original.config.addresses.cluster.clone());
+    match ClusterNode::start(asks).await.err() {
+        Some(StartError::Cloned { uid: found, address: at, path: own }) => {
+            assert_eq!((found, at, own), (uid, address, path));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    // Without a ring it does not. Both were started twice, and the leader tells them apart.
+    let ring = cloned.data_path.join("ring.bin");
+    std::fs::remove_file(&ring).unwrap();
     let mut clone = TestNode::start(cloned, place).await;
     assert_eq!(clone.node().uid(), uid);
     let failure = soon("the copy fails", clone.node().failed()).await;
@@ -185,6 +200,9 @@ async fn of_two_copies_of_a_node_one_must_stop() {
     assert!(failure.to_string().contains("another process runs as node"), "{failure}");
     // Whoever was started more often stays.
     clone.stop().await;
+    if ring.exists() {
+        std::fs::remove_file(&ring).unwrap();
+    }
     clone.start_again().await;
     hears_of(3).await;
     let failure = soon("the original fails", original.node().failed()).await;
