@@ -131,16 +131,15 @@ pub struct DbStats {
     pub wal_writes_failed: u64,
 }
 
-/// What is special about a block.
+/// Of what kind a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockTrouble {
+pub enum BlockKind {
     /// It cannot be opened.
     Damaged,
-    /// Nothing.
-    None {
-        /// How often its samples were merged into a new block, from 1.
-        level: u32,
-    },
+    /// It was cut off a head: level 1.
+    Cut,
+    /// It was made of other blocks.
+    Merged,
 }
 
 /// A block that could not be opened.
@@ -322,15 +321,16 @@ impl Db {
         in_blocks.chain(in_head).min()
     }
 
-    /// A block for which `is_safe` says no, damaged ones first: its name and what is special about it.
-    pub fn an_unsafe_block(&self, is_safe: &dyn Fn(Ulid) -> bool) -> Option<(Ulid, BlockTrouble)> {
+    /// A block for which `is_safe` says no, damaged ones first.
+    pub fn an_unsafe_block(&self, is_safe: &dyn Fn(Ulid) -> bool) -> Option<(Ulid, BlockKind)> {
         let mut damaged = self.corrupt_blocks().iter().filter(|block| !is_safe(block.ulid));
         if let Some(block) = damaged.next() {
-            return Some((block.ulid, BlockTrouble::Damaged));
+            return Some((block.ulid, BlockKind::Damaged));
         }
         let blocks = self.shared.blocks.read();
         let mut found = blocks.iter().map(|block| block.meta()).filter(|meta| !is_safe(meta.ulid));
-        found.next().map(|meta| (meta.ulid, BlockTrouble::None { level: meta.compaction.level }))
+        let kind = |level| if level > 1 { BlockKind::Merged } else { BlockKind::Cut };
+        found.next().map(|meta| (meta.ulid, kind(meta.compaction.level)))
     }
 
     /// Deletes blocks beyond retention for which `may_delete` says yes. Returns their names.

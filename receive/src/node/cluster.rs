@@ -324,11 +324,7 @@ impl RingKeeper {
             let is_leaving = matches!(node.state, NodeState::Draining | NodeState::Drained);
             is_leaving && !state.holds_slots(node.number)
         });
-        self.fence.set_cluster(state, view.clone(), self.own);
-        if leaves && self.in_force.is_none() {
-            // It may have given away all that it holds before it was started again, and said so.
-            self.fence.set_closed(true);
-        }
+        self.fence.set_cluster(state, view.clone(), self.own, leaves);
         let routing = Routing::of_cluster(view.clone(), self.own, &self.peers);
         write.set_routing(routing.clone());
         self.drain.ring_in_force(&routing, leaves);

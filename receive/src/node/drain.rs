@@ -24,7 +24,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
-use weir_tsdb::db::BlockTrouble;
+use weir_tsdb::db::BlockKind;
 
 use super::uploads::Uploads;
 use crate::{
@@ -166,17 +166,17 @@ async fn try_give_away(tenants: &Arc<Tenants>, uploads: Option<&Uploads>) -> Res
         let synced = uploads.sync_now(&tenant).await;
         let is_uploaded = |ulid| uploads.is_uploaded(&tenant, ulid);
         let name = &tenant.name;
-        if let Some((block, trouble)) = tenant.db.an_unsafe_block(&is_uploaded) {
-            let cause = match (trouble, synced) {
-                (BlockTrouble::Damaged, _) => "is damaged; repair it, or take it out of the data directory, and \
+        if let Some((block, kind)) = tenant.db.an_unsafe_block(&is_uploaded) {
+            let cause = match (kind, synced) {
+                (BlockKind::Damaged, _) => "is damaged; repair it, or take it out of the data directory, and \
                                                start the node again"
                     .to_owned(),
-                (BlockTrouble::None { level: 2.. }, _) => "is made of merged blocks, which are not uploaded; \
+                (BlockKind::Merged, _) => "is made of merged blocks, which are not uploaded; \
                                                           copy it elsewhere, take it out of the data directory, \
                                                           and start the node again"
                     .to_owned(),
-                (_, Err(error)) => format!("could not be uploaded: {error}"),
-                (_, Ok(())) => "is not uploaded yet".to_owned(),
+                (BlockKind::Cut, Err(error)) => format!("could not be uploaded: {error}"),
+                (BlockKind::Cut, Ok(())) => "is not uploaded yet".to_owned(),
             };
             return Err(format!("block {block} of tenant {name} {cause}"));
         }

@@ -117,9 +117,11 @@ impl WriteFence {
     }
 
     /// Another ring of the cluster is in force for this node. When this returns, nothing is being stored
-    /// that was judged by the ring before. Blocks for as long as storing a batch takes.
-    pub fn set_cluster(&self, state: &RingState, view: Arc<RingView>, own: Uid) {
-        let Some(mut fence) = Fence::new(state, own, false) else { return };
+    /// that was judged by the ring before. A node that has a ring stays open or closed as it is; with its
+    /// first one it is closed if it `leaves`: before it was started again it may have given away all that it
+    /// holds, and said so. Blocks for as long as storing a batch takes.
+    pub fn set_cluster(&self, state: &RingState, view: Arc<RingView>, own: Uid, leaves: bool) {
+        let Some(mut fence) = Fence::new(state, own, leaves) else { return };
         let epoch = fence.epoch().0;
         let mut known = self.known.write();
         if let Known::Cluster { fence: before, .. } = &*known {
