@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use tokio::time::{error::Elapsed, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
 use weir_proto::weir_cluster::{
@@ -34,6 +35,9 @@ use crate::{
 
 /// In one round no more nodes are asked than this, beside those that others name.
 const ASKED_MAX: usize = 8;
+
+/// No more nodes are told at once where this one is.
+const ANNOUNCED_MAX: usize = 32;
 
 /// What a leader is asked.
 #[derive(Clone, Debug)]
@@ -166,6 +170,27 @@ impl Shared {
     /// Tells the leader how this node is doing, if it is found in one round; the next time is soon.
     pub async fn tell_leader(&self, cluster: ClusterId) -> Result<HeartbeatAnswer, ProposeFailed> {
         self.ask_once(cluster, &Question::Heartbeat(self.own_soft_state())).await
+    }
+
+    /// Tells all nodes that can be asked where this one is, again and again while `work` goes on: it may be
+    /// a voter that has moved, and without it there may be no leader who could be told.
+    pub async fn while_announced<T>(&self, cluster: ClusterId, work: impl Future<Output = T>) -> T {
+        let announce = async {
+            loop {
+                let mut addresses = self.known_addresses();
+                self.surroundings.nature.rotate(&mut addresses);
+                addresses.truncate(ANNOUNCED_MAX);
+                let question = Question::Heartbeat(self.own_soft_state());
+                // What they answer is of no use here: the leader is asked by itself.
+                join_all(addresses.iter().map(|address| self.ask(address, cluster, &question))).await;
+                sleep(self.config.timers.retry).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = announce => unreachable!("it never ends"),
+        }
     }
 
     /// Asks the leader what time it is, if it is found in one round; the next time is soon.

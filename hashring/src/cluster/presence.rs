@@ -90,16 +90,19 @@ pub async fn be_present(shared: &Shared, cluster: ClusterId) {
         let record = std::sync::Arc::clone(&records.borrow_and_update());
         match presence(&record.state, &shared.registration()) {
             Presence::Register => {
-                register(shared, cluster).await;
+                shared.while_announced(cluster, register(shared, cluster)).await;
                 shared.refusal.send_replace(None);
                 // Until the ring says so. If it does not, this node may be known all the same, at another
                 // address: the leader is told this one, or would never bring the ring here.
                 let _ = timeout(shared.config.timers.heartbeat, records.changed()).await;
             }
-            Presence::Update(update) => match shared.propose(Command::UpdateNode(update), false).await {
-                Ok(_) => info!("the cluster knows the node as it is now"),
-                Err(error) => warn!(%error, "the cluster does not know yet what changed about the node"),
-            },
+            Presence::Update(update) => {
+                let proposed = shared.propose(Command::UpdateNode(update), false);
+                match shared.while_announced(cluster, proposed).await {
+                    Ok(_) => info!("the cluster knows the node as it is now"),
+                    Err(error) => warn!(%error, "the cluster does not know yet what changed about the node"),
+                }
+            }
             Presence::Known => {}
             Presence::Gone => {
                 shared.fail(ClusterFailure::Gone);

@@ -207,8 +207,10 @@ impl Cluster for Services {
         }
         let record = shared.publisher.record();
         let known = record.state.node(uid);
-        if let Some(node) = known {
-            shared.moved.hear(node, &request.address);
+        // Before there is a ring it is the founders who have to find each other.
+        let of_founder = || shared.founder_address(uid);
+        if let Some(address) = known.map(|node| node.addresses.cluster.clone()).or_else(of_founder) {
+            shared.moved.hear(uid, &address, &request.address);
         }
         if !shared.leads() {
             return Ok(nobody_leads());

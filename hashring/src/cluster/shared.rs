@@ -242,6 +242,13 @@ impl Shared {
         addresses
     }
 
+    /// Where a founder of the cluster was when it was founded; none for all others, and on nodes that did
+    /// not found it.
+    pub fn founder_address(&self, uid: Uid) -> Option<String> {
+        let founders = self.membership()?.founders;
+        founders.into_iter().find(|founder| founder.uid == uid).map(|founder| founder.address)
+    }
+
     /// How this node wants to be known.
     pub fn registration(&self) -> NodeRegistration {
         let config = &self.config;

@@ -9,8 +9,9 @@ use weir_proto::weir_cluster::raft_reply::Outcome;
 
 use super::{channels::Channels, ring_file::RingRecord, wire};
 use crate::{
+    ids::Uid,
     raft::{Peer, RaftId, RaftRequest, RaftResponse, Refusal, Transport, TransportError},
-    ring::{Node, RingState},
+    ring::RingState,
 };
 
 /// Reaches other voters at the addresses that the ring knows. What the list of members says counts
@@ -30,10 +31,10 @@ pub struct GrpcTransport {
 pub struct Moved(Mutex<BTreeMap<RaftId, String>>);
 
 impl Moved {
-    /// A node of the ring says that it is at `address`.
-    pub fn hear(&self, node: &Node, address: &str) {
-        let id = RaftId(node.uid.raft_id().0);
-        if node.addresses.cluster == address {
+    /// The node `uid`, who is at `known` as far as anybody knew, says that it is at `address`.
+    pub fn hear(&self, uid: Uid, known: &str, address: &str) {
+        let id = RaftId(uid.raft_id().0);
+        if known == address {
             self.0.lock().remove(&id);
         } else {
             self.0.lock().insert(id, address.to_owned());
@@ -111,17 +112,18 @@ mod tests {
         let node = state.nodes().next().expect("there are three");
         let id = RaftId(node.uid.raft_id().0);
         let moved = Moved::default();
-        moved.hear(node, &node.addresses.cluster);
+        let hear = |address: &str| moved.hear(node.uid, &node.addresses.cluster, address);
+        hear(&node.addresses.cluster);
         assert_eq!(moved.take(id), None, "the ring knows it");
-        moved.hear(node, "elsewhere:1");
+        hear("elsewhere:1");
         assert_eq!(moved.take(id).as_deref(), Some("elsewhere:1"));
         assert_eq!(moved.take(id), None, "it is being tried");
         moved.put_back(id, "elsewhere:1".to_owned());
-        moved.hear(node, "elsewhere:2");
+        hear("elsewhere:2");
         moved.put_back(id, "elsewhere:1".to_owned());
         assert_eq!(moved.take(id).as_deref(), Some("elsewhere:2"), "what was heard last counts");
-        moved.hear(node, "elsewhere:2");
-        moved.hear(node, &node.addresses.cluster);
+        hear("elsewhere:2");
+        hear(&node.addresses.cluster);
         assert_eq!(moved.take(id), None);
     }
 }

@@ -1,8 +1,13 @@
 //! Founding a cluster, and keeping its ring through restarts and without a quorum.
 
-use weir_hashring::ring::NodeState;
+use std::time::Duration;
 
-use crate::harness::{check_table, found, soon};
+use weir_hashring::{cluster::ClusterConfig, ring::NodeState};
+
+use crate::{
+    harness::{Place, TestNode, check_table, found, soon, start_founders, table, until},
+    members::stop_all,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_found_a_cluster_and_keep_its_ring() {
@@ -57,4 +62,61 @@ async fn three_nodes_found_a_cluster_and_keep_its_ring() {
     for node in &mut nodes {
         node.stop().await;
     }
+}
+
+/// One question takes as long as it may: who waits for a leader before it says where it is waits for ever.
+fn patient(config: &mut ClusterConfig) {
+    config.timers.propose = Duration::from_secs(3600);
+}
+
+/// Stops all nodes and starts them at other addresses, which only their lists of peers say.
+async fn move_all(nodes: &mut [TestNode]) {
+    stop_all(nodes).await;
+    let mut places = Vec::new();
+    for _ in 0..nodes.len() {
+        places.push(Place::bind().await);
+    }
+    let peers: Vec<String> = places.iter().map(Place::name).collect();
+    for (node, place) in nodes.iter_mut().zip(places) {
+        node.config.peers.clone_from(&peers);
+        node.start_at(place).await;
+    }
+    for node in nodes.iter() {
+        let is_known = |state: &weir_hashring::ring::RingState| {
+            !table(state).is_empty()
+                && peers.iter().all(|peer| state.nodes().any(|node| node.addresses.cluster == *peer))
+        };
+        node.ring("all are known where they are", is_known).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_all_move_at_once_find_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = found(dir.path(), 3, patient).await;
+    let ring = nodes[0].ring_name();
+    move_all(&mut nodes).await;
+    for node in &nodes {
+        assert_eq!(node.ring_name(), ring);
+    }
+    stop_all(&mut nodes).await;
+}
+
+/// Maybe nobody has led yet: then only the list of founders says who votes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn founders_that_all_move_at_once_find_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = start_founders(dir.path(), 3, |config| {
+        patient(config);
+        // Nobody leads before they are stopped.
+        config.raft.election_timeout_min = Duration::from_secs(3);
+        config.raft.election_timeout_max = Duration::from_secs(6);
+    })
+    .await;
+    for node in &nodes {
+        let entered = || node.node().cluster().map(drop).ok_or("it is in no cluster");
+        until("the node is in the cluster", entered).await;
+    }
+    move_all(&mut nodes).await;
+    stop_all(&mut nodes).await;
 }

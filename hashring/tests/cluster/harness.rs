@@ -143,6 +143,13 @@ impl TestNode {
         self.start_on(listener).await;
     }
 
+    /// Starts the node at another address than before.
+    pub async fn start_at(&mut self, place: Place) {
+        self.address = place.address;
+        self.config.addresses.cluster = place.name();
+        self.start_on(place.listener).await;
+    }
+
     async fn start_on(&mut self, listener: TcpListener) {
         let node = ClusterNode::start_in(self.config.clone(), self.surroundings.clone()).await.unwrap();
         node.report(Report { ready: true, head_series: 1, head_series_max: 100, ..Report::default() });

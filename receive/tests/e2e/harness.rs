@@ -100,9 +100,9 @@ impl Drop for Process {
 }
 
 /// A port that was free a moment ago and that nobody else gets: below those from which the system takes ports
-/// for connections, and never twice in this process.
+/// for connections, above those of playgrounds, and never twice in this process.
 pub fn free_port() -> u16 {
-    const PORTS: std::ops::Range<u32> = 11_000..31_000;
+    const PORTS: std::ops::Range<u32> = 22_500..32_500;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     for _ in PORTS {
         let count = TAKEN.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,11 @@
 //! Drives the program `weir` from outside: exit codes, signals, the playground.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::Path,
+    net::{TcpListener, TcpStream},
+    ops::Range,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
         atomic::{AtomicU32, Ordering},
@@ -42,23 +44,31 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command, read_stdout: bool) -> Self {
-        let stream = |piped: bool| if piped { Stdio::piped() } else { Stdio::null() };
-        command.stdout(stream(read_stdout)).stderr(stream(!read_stdout));
+    /// A program of which the lines on standard error are read.
+    fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starts");
+        let reader = child.stderr.take().expect("is piped");
+        Self::reading(child, reader)
+    }
+
+    /// A program of which the lines on standard output are read; standard error goes to a file.
+    fn start_with(mut command: Command, errors: File) -> Self {
+        command.stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().expect("starts");
+        let reader = child.stdout.take().expect("is piped");
+        Self::reading(child, reader)
+    }
+
+    fn reading(child: Child, reader: impl std::io::Read + Send + 'static) -> Self {
         let (sender, lines) = mpsc::channel();
-        let forward = move |reader: Box<dyn std::io::Read + Send>| {
+        thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
                     return;
                 }
             }
-        };
-        let reader: Box<dyn std::io::Read + Send> = match read_stdout {
-            true => Box::new(child.stdout.take().expect("is piped")),
-            false => Box::new(child.stderr.take().expect("is piped")),
-        };
-        thread::spawn(move || forward(reader));
+        });
         Self { child, lines, seen: Vec::new() }
     }
 
@@ -70,7 +80,7 @@ impl Running {
         if extra.contains(&"--debug.stop-on-stdin-eof") {
             command.stdin(Stdio::piped());
         }
-        Self::start(command, false)
+        Self::start(command)
     }
 
     /// The next line that contains `part`; `None` if the program ends without one.
@@ -213,36 +223,64 @@ fn a_second_node_on_the_same_data_does_not_start() {
     assert_eq!(second.exit_code(), Some(1));
 }
 
-/// Starts the playground on ports that are free.
-fn playground(data: &Path) -> (Running, u16) {
-    // Tests run at once, and ask for different ports.
-    static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..50 {
-        let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
-        let offset = u16::try_from(1000 + (std::process::id() * 7 + attempt * 131) % 30_000).expect("fits");
+/// Ports of one node, the one of its remote write first.
+const PLAYGROUND_PORTS: [u16; 4] = [19291, 10901, 10902, 10903];
+
+/// Their offsets: no other test of this program uses the ports that come of these, and the system does not
+/// give them to connections.
+const PLAYGROUND_OFFSETS: Range<u32> = 100..2700;
+
+/// An offset at which all ports of a playground are free. No two tests of this process get the same.
+fn free_offset() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..200 {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let step =
+            (std::process::id() * 7 + next * 131) % (PLAYGROUND_OFFSETS.end - PLAYGROUND_OFFSETS.start);
+        let offset = u16::try_from(PLAYGROUND_OFFSETS.start + step).expect("fits");
+        let ports = (0..3).flat_map(|node| PLAYGROUND_PORTS.map(|port| port + offset + 100 * node));
+        if ports.into_iter().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return offset;
+        }
+    }
+    panic!("no free ports");
+}
+
+/// Starts the playground. Somebody may take a port between the look at it and the start, so it is tried
+/// again, with other data each time.
+fn playground(data: &Path) -> (Running, PathBuf, u16) {
+    let mut said = Vec::new();
+    for attempt in 0..5 {
+        let data = data.join(format!("attempt-{attempt}"));
+        std::fs::create_dir(&data).expect("is created");
+        let offset = free_offset();
         let mut command = weir();
         command.args(["dev", "--scrape-interval=100ms", "--restart-pause=50ms"]);
         command.arg(format!("--port-offset={offset}")).arg(format!("--data={}", data.display()));
-        let mut dev = Running::start(command, true);
+        let errors = data.join("stderr");
+        let mut dev = Running::start_with(command, File::create(&errors).expect("is created"));
         if dev.line_with("Weir is ready:").is_some() {
-            return (dev, offset);
+            return (dev, data, offset);
         }
-        assert_eq!(dev.exit_code(), Some(1), "{:#?}", dev.seen);
+        let code = dev.exit_code();
+        let errors = std::fs::read_to_string(&errors).expect("is there");
+        said.push(format!("offset {offset}, exit code {code:?}, {:#?}, {errors}", dev.seen));
+        assert!(errors.contains("Address already in use") && code == Some(1), "{said:#?}");
     }
-    panic!("no free ports");
+    panic!("a port was taken each time: {said:#?}");
 }
 
 #[test]
 fn the_playground_runs_three_nodes_and_takes_them_down() {
     let data = tempfile::tempdir().expect("a directory");
-    let (mut dev, offset) = playground(data.path());
+    let (mut dev, data, offset) = playground(data.path());
     dev.line_with(&format!("  - url: http://127.0.0.1:{}/api/v1/receive", 19291 + offset))
         .expect("a snippet");
     dev.line_with("its own metrics are written into it").expect("tells how the first write went");
     let http = |node: u16| format!("127.0.0.1:{}", 10902 + offset + 100 * node);
     for node in 0..3 {
         assert!(get(&http(node), "/-/ready").starts_with("HTTP/1.1 200 "));
-        assert!(data.path().join(format!("n{}/tsdb", node + 1)).is_dir());
+        assert!(data.join(format!("n{}/tsdb", node + 1)).is_dir());
         // Three nodes, three copies: each has the metrics of all of them.
         let deadline = Instant::now() + START_MAX;
         while !get(&http(node), "/metrics").contains("prometheus_tsdb_head_series{tenant=\"default-tenant\"}")
@@ -251,7 +289,7 @@ fn the_playground_runs_three_nodes_and_takes_them_down() {
             thread::sleep(Duration::from_millis(5));
         }
     }
-    assert!(data.path().join("bucket").is_dir());
+    assert!(data.join("bucket").is_dir());
 
     // Somebody else wants the same ports.
     let other = output(&["dev", &format!("--port-offset={offset}"), "--data=/nonexistent"]);
@@ -262,8 +300,7 @@ fn the_playground_runs_three_nodes_and_takes_them_down() {
     assert_eq!(dev.exit_code(), Some(0), "{:#?}", dev.seen);
     for node in 0..3 {
         assert!(TcpStream::connect(http(node)).is_err(), "node {node} is gone");
-        let log =
-            std::fs::read_to_string(data.path().join(format!("n{}/weir.log", node + 1))).expect("a log");
+        let log = std::fs::read_to_string(data.join(format!("n{}/weir.log", node + 1))).expect("a log");
         assert!(log.contains(&format!("\"node is stopped\" name=n{}", node + 1)), "{log}");
     }
 }
@@ -271,7 +308,7 @@ fn the_playground_runs_three_nodes_and_takes_them_down() {
 #[test]
 fn the_playground_starts_a_killed_node_again_and_ends_with_its_own_end() {
     let data = tempfile::tempdir().expect("a directory");
-    let (mut dev, offset) = playground(data.path());
+    let (mut dev, _, offset) = playground(data.path());
     let http = |node: u16| format!("127.0.0.1:{}", 10902 + offset + 100 * node);
     let nodes = children(dev.child.id());
     assert_eq!(nodes.len(), 3);
