@@ -27,6 +27,8 @@ pub enum RefuseReason {
     DuplicateTimestamp,
     /// Older than what the head takes.
     OutOfBounds,
+    /// Out of order, and older than the window for late samples reaches.
+    TooOld,
 }
 
 /// A sample that was refused.
@@ -68,6 +70,7 @@ pub struct AppendBatch {
     pub(crate) labels: Vec<Labels>,
     pub(crate) refused: Vec<Refused>,
     pub(crate) outdated: Vec<u32>,
+    pub(crate) late_from: Option<i64>,
 }
 
 impl AppendBatch {
@@ -78,6 +81,13 @@ impl AppendBatch {
         self.labels.clear();
         self.refused.clear();
         self.outdated.clear();
+        self.late_from = None;
+    }
+
+    /// Late samples of this batch are taken from `t` milliseconds on, whatever the window of the database:
+    /// for samples that were judged before, on another node or at another time.
+    pub fn take_late_from(&mut self, t: i64) {
+        self.late_from = Some(t);
     }
 
     /// Begins the samples of a series known by its handle.

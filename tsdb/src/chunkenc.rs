@@ -10,10 +10,12 @@
 
 mod bits;
 mod cutter;
+mod merge;
 mod xor;
 mod xor2;
 
 pub use cutter::{FloatChunkEncoder, FloatCutter, OpenChunk, encode_float_chunks};
+pub use merge::{merge_overlapping, sort_and_deduplicate};
 pub use xor::{SampleBytes, XorIter, XorState, encode_xor, xor_first_time};
 pub use xor2::Xor2Iter;
 

@@ -49,6 +49,11 @@ pub struct DbOptions {
     /// Blocks whose newest sample is older than this, counted from the newest block, may go.
     /// `None` keeps them for ever.
     pub retention_ms: Option<i64>,
+    /// How much older than the newest sample of the database a late sample may be, in milliseconds; 0: none
+    /// may be. One of its series or of others may have come before it.
+    pub out_of_order_window_ms: i64,
+    /// Late samples of a series that become a chunk together, 1 to 255.
+    pub out_of_order_cap: usize,
     /// Whether log records are compressed with snappy.
     pub wal_compression: bool,
     /// Length of a log segment in bytes; a multiple of 32 KiB.
@@ -62,6 +67,8 @@ impl Default for DbOptions {
         Self {
             block_range_ms: crate::types::BLOCK_RANGE_MS,
             retention_ms: Some(15 * 24 * 60 * 60 * 1000),
+            out_of_order_window_ms: 0,
+            out_of_order_cap: 32,
             wal_compression: true,
             wal_segment_bytes: 128 << 20,
             lock_file: true,
@@ -94,8 +101,14 @@ pub struct DbStats {
     pub head_max_time: Option<i64>,
     /// Samples stored.
     pub samples_appended: u64,
+    /// Samples stored out of order.
+    pub late_appended: u64,
+    /// Bytes written to the write-behind log.
+    pub wbl_bytes_written: u64,
     /// Samples refused as out of order.
     pub out_of_order: u64,
+    /// Samples refused because they are older than the window for late ones.
+    pub too_old: u64,
     /// Samples refused as out of bounds.
     pub out_of_bounds: u64,
     /// Samples refused because another value is stored for their time.
@@ -259,7 +272,10 @@ impl Db {
             head_min_time: head.min_time,
             head_max_time: head.max_time,
             samples_appended: head.counters.samples_appended,
+            late_appended: head.counters.late_appended,
+            wbl_bytes_written: head.wbl_bytes_written,
             out_of_order: head.counters.out_of_order,
+            too_old: head.counters.too_old,
             out_of_bounds: head.counters.out_of_bounds,
             duplicate_timestamp: head.counters.duplicate_timestamp,
             blocks: blocks.len() as u64,

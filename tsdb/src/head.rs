@@ -4,7 +4,8 @@
 //!
 //! Every accepted sample is in the log. It is also in exactly one chunk of its series: the open one,
 //! in memory, or a full one, in `chunks_head`. The log is the truth: `chunks_head` only spares
-//! memory and replay time, and may be thrown away.
+//! memory and replay time, and may be thrown away. Samples that come out of order go their own way,
+//! see `late`.
 //!
 //! Every [`DbOptions::block_range_ms`](crate::db::DbOptions) the oldest range is written as a block
 //! by [`crate::db`]; then [`Head::truncate`] drops those chunks, removes series that have none left,
@@ -24,7 +25,7 @@
 //! the series, once per series to copy its chunks. Compaction does the same, in batches. Two locks
 //! are never held at once here.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -43,6 +44,7 @@ use crate::{
 
 mod append;
 mod index;
+mod late;
 mod open_chunks;
 mod postings;
 mod read;
@@ -54,13 +56,10 @@ mod truncate;
 mod unwritten;
 
 use index::SeriesIndex;
+use late::LateSamples;
 use open_chunks::OpenChunks;
 use series::MappedChunk;
-use unwritten::UnwrittenChunks;
-
-/// Samples that came out of order, by time. Only replay of a directory that another program wrote
-/// fills it. It keeps the first of several samples with the same time.
-type OutOfOrderSamples = BTreeMap<i64, u64>;
+use unwritten::{UnwrittenChunks, WrittenLate};
 
 /// The newest samples of one tenant.
 #[derive(Debug)]
@@ -82,8 +81,10 @@ struct HeadState {
     chunks: u64,
     /// Ref of the next new series.
     next_ref: u64,
-    /// Time of the oldest sample; `i64::MAX` if there is none.
+    /// Time of the oldest sample that is not below `min_valid`; `i64::MAX` if there is none.
     min_time: i64,
+    /// Time of the oldest late sample below `min_valid`; `i64::MAX` if there is none.
+    min_late_time: i64,
     /// Time of the newest sample; `i64::MIN` if there is none.
     max_time: i64,
     /// Samples older than this are in blocks, or gone.
@@ -98,12 +99,14 @@ struct HeadState {
     unwritten: UnwrittenChunks,
     /// Deletions by slot, from tombstone records of other programs.
     tombstones: HashMap<u32, Intervals>,
-    out_of_order: HashMap<u32, OutOfOrderSamples>,
+    late: LateSamples,
     /// Refs that the log uses for a series that has another one, and that series' slot.
     other_refs: HashMap<SeriesRef, u32>,
     counters: Counters,
     records: BatchRecords,
     written_refs: Vec<HeadChunkRef>,
+    /// Late chunks that were written to chunks_head in this append.
+    written_late: Vec<WrittenLate>,
 }
 
 /// The log records of a batch, encoded. Kept for their buffers.
@@ -111,6 +114,9 @@ struct HeadState {
 struct BatchRecords {
     series: Vec<u8>,
     samples: Vec<u8>,
+    late: Vec<u8>,
+    markers: Vec<u8>,
+    late_left: Vec<u8>,
 }
 
 /// Counts since the head was opened.
@@ -119,8 +125,10 @@ pub(crate) struct Counters {
     pub series_created: u64,
     pub series_removed: u64,
     pub samples_appended: u64,
+    pub late_appended: u64,
     pub out_of_order: u64,
     pub out_of_bounds: u64,
+    pub too_old: u64,
     pub duplicate_timestamp: u64,
     pub chunk_writes_failed: u64,
     pub checkpoints: u64,
@@ -135,6 +143,7 @@ impl Counters {
         match reason {
             RefuseReason::OutOfOrder => self.out_of_order += 1,
             RefuseReason::OutOfBounds => self.out_of_bounds += 1,
+            RefuseReason::TooOld => self.too_old += 1,
             RefuseReason::DuplicateTimestamp => self.duplicate_timestamp += 1,
         }
     }
@@ -148,6 +157,7 @@ pub(crate) struct HeadStats {
     pub min_time: Option<i64>,
     pub max_time: Option<i64>,
     pub wal_bytes_written: u64,
+    pub wbl_bytes_written: u64,
     pub wal_segment: u64,
     pub wal_dead: bool,
     pub counters: Counters,
@@ -164,7 +174,13 @@ impl Head {
     /// Times of the oldest and the newest sample, if there are any.
     pub fn time_range(&self) -> Option<(i64, i64)> {
         let state = self.state.lock();
-        (state.min_time <= state.max_time).then_some((state.min_time, state.max_time))
+        state.time_range()
+    }
+
+    /// Time of the oldest sample that lies behind all that was cut off.
+    pub fn oldest_not_in_blocks(&self) -> Option<i64> {
+        let state = self.state.lock();
+        (state.min_time <= state.max_time).then_some(state.min_time)
     }
 
     /// How often the head was truncated since it was opened.
@@ -172,30 +188,30 @@ impl Head {
         self.state.lock().truncations
     }
 
-    /// True if there are samples that another program took out of order.
-    pub fn has_out_of_order(&self) -> bool {
-        !self.state.lock().out_of_order.is_empty()
-    }
-
     /// Figures for metrics.
     pub fn stats(&self) -> HeadStats {
         let state = self.state.lock();
-        let has_samples = state.min_time <= state.max_time;
+        let range = state.time_range();
         HeadStats {
             series: state.active_series,
             chunks: state.chunks,
-            min_time: has_samples.then_some(state.min_time),
-            max_time: has_samples.then_some(state.max_time),
+            min_time: range.map(|(min, _)| min),
+            max_time: range.map(|(_, max)| max),
             wal_bytes_written: state.wal.bytes_written(),
+            wbl_bytes_written: state.late.log.as_ref().map_or(0, wlog::Writer::bytes_written),
             wal_segment: u64::from(state.wal.segment_index().0),
-            wal_dead: state.wal.check_alive().is_err(),
+            wal_dead: state.check_logs_alive().is_err(),
             counters: state.counters,
         }
     }
 
     /// Makes everything appended so far survive a power cut.
     pub fn sync(&self) -> Result<()> {
-        self.state.lock().wal.sync()
+        let mut state = self.state.lock();
+        if let Some(log) = &mut state.late.log {
+            log.sync()?;
+        }
+        state.wal.sync()
     }
 
     /// Writes what is buffered and closes the log.
@@ -203,8 +219,25 @@ impl Head {
         let mut state = self.state.lock();
         state.write_full_chunks(self);
         let written = state.chunk_writer.cut_new_file();
+        if let Some(log) = &mut state.late.log {
+            log.close()?;
+        }
         state.wal.close()?;
         written
+    }
+}
+
+impl HeadState {
+    /// Times of the oldest and the newest sample, if there are any.
+    fn time_range(&self) -> Option<(i64, i64)> {
+        let min = self.min_time.min(self.min_late_time);
+        (min <= self.max_time).then_some((min, self.max_time))
+    }
+
+    /// An error if one of the logs takes nothing any more.
+    fn check_logs_alive(&self) -> Result<()> {
+        self.wal.check_alive()?;
+        self.late.log.as_ref().map_or(Ok(()), wlog::Writer::check_alive)
     }
 }
 

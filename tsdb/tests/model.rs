@@ -29,6 +29,8 @@ enum Step {
     Append {
         clock_ms: i64,
         series: Vec<(usize, i64, u64)>,
+        /// Late samples of the batch are taken so far back from the clock, whatever the window.
+        late_from: Option<i64>,
     },
     Cut,
     /// Cuts all that is in the head.
@@ -41,9 +43,14 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let value = prop_oneof![Just(0u64), Just(1.5f64.to_bits()), any::<u64>()];
-    let offset = prop_oneof![6 => Just(0i64), 2 => -40_000i64..0, 1 => 0i64..5_000];
+    let offset = prop_oneof![6 => Just(0i64), 2 => -40_000i64..0, 1 => 0i64..5_000, 1 => -250_000i64..0];
     let series = proptest::collection::vec((0..6usize, offset, value), 1..8);
-    let append = (0i64..20_000, series).prop_map(|(clock_ms, series)| Step::Append { clock_ms, series });
+    let late_from = prop_oneof![9 => Just(None), 1 => (0i64..200_000).prop_map(Some)];
+    let append = (0i64..20_000, series, late_from).prop_map(|(clock_ms, series, late_from)| Step::Append {
+        clock_ms,
+        series,
+        late_from,
+    });
     let step = prop_oneof![20 => append, 2 => Just(Step::Cut), 1 => Just(Step::CutAll), 1 => Just(Step::Restart), 1 => Just(Step::Kill)];
     proptest::collection::vec(step, 1..120)
 }
@@ -56,8 +63,11 @@ fn labels(series: usize) -> Labels {
     ])
 }
 
-fn options() -> DbOptions {
+fn options(window_ms: i64) -> DbOptions {
     DbOptions {
+        out_of_order_window_ms: window_ms,
+        // Few, so that there are chunks of late samples.
+        out_of_order_cap: 3,
         block_range_ms: RANGE_MS,
         retention_ms: None,
         wal_segment_bytes: 32 * 1024,
@@ -66,7 +76,11 @@ fn options() -> DbOptions {
 }
 
 fn open(fs: &MemFs) -> Db {
-    Db::open(Arc::new(fs.clone()), PathBuf::from("/db"), options()).unwrap()
+    open_with(fs, 0)
+}
+
+fn open_with(fs: &MemFs, window_ms: i64) -> Db {
+    Db::open(Arc::new(fs.clone()), PathBuf::from("/db"), options(window_ms)).unwrap()
 }
 
 fn read_all(db: &Db) -> Content {
@@ -93,27 +107,58 @@ fn read_all(db: &Db) -> Content {
 #[derive(Default)]
 struct Model {
     content: Content,
+    /// Newest sample of each series that came in order.
+    newest_in_order: BTreeMap<usize, i64>,
+    /// Late samples that are older than what was cut, since then.
+    late: Content,
     max_time: Option<i64>,
     /// End of the newest block.
     cut_to: i64,
+    window_ms: i64,
+}
+
+/// From when on samples are taken in order, and late.
+#[derive(Clone, Copy)]
+struct Bounds {
+    in_order: i64,
+    late: Option<i64>,
 }
 
 impl Model {
     /// Verdict on a sample: `Ok(true)` stored, `Ok(false)` a repeat.
-    fn append(&mut self, series: usize, sample: Sample, bound: i64) -> Result<bool, RefuseReason> {
-        let stored = self.content.get(&series);
-        if stored.and_then(|samples| samples.get(&sample.t)) == Some(&sample.bits) {
-            return Ok(false);
+    fn append(&mut self, series: usize, sample: Sample, bounds: Bounds) -> Result<bool, RefuseReason> {
+        // What is in blocks is not looked at.
+        let in_head = if sample.t >= self.cut_to { &self.content } else { &self.late };
+        match in_head.get(&series).and_then(|samples| samples.get(&sample.t)) {
+            Some(&bits) if bits == sample.bits => return Ok(false),
+            Some(_) => return Err(RefuseReason::DuplicateTimestamp),
+            None => {}
         }
-        match stored.and_then(|samples| samples.last_key_value()) {
-            Some((&t, _)) if t == sample.t => return Err(RefuseReason::DuplicateTimestamp),
-            _ if sample.t < bound => return Err(RefuseReason::OutOfBounds),
-            Some((&t, _)) if t > sample.t => return Err(RefuseReason::OutOfOrder),
-            _ => {}
+        let is_newer = self.newest_in_order.get(&series).is_none_or(|&newest| newest < sample.t);
+        if is_newer && sample.t >= bounds.in_order {
+            self.newest_in_order.insert(series, sample.t);
+        } else {
+            match bounds.late {
+                None if sample.t < bounds.in_order => return Err(RefuseReason::OutOfBounds),
+                None => return Err(RefuseReason::OutOfOrder),
+                Some(from) if sample.t < from => return Err(RefuseReason::TooOld),
+                Some(_) if sample.t < self.cut_to => {
+                    self.late.entry(series).or_default().insert(sample.t, sample.bits);
+                }
+                Some(_) => {}
+            }
         }
-        self.content.entry(series).or_default().insert(sample.t, sample.bits);
+        let stored = self.content.entry(series).or_default().entry(sample.t).or_insert(sample.bits);
+        *stored = sample.bits.max(*stored);
         self.max_time = self.max_time.max(Some(sample.t));
         Ok(true)
+    }
+
+    /// Ends of the blocks that late samples from before the newest block need.
+    fn late_blocks(&mut self) -> usize {
+        let late = std::mem::take(&mut self.late);
+        let times = late.values().flat_map(BTreeMap::keys);
+        times.map(|&t| range_end(t).min(self.cut_to)).collect::<BTreeSet<_>>().len()
     }
 
     /// Cuts as the database must, and returns the number of blocks.
@@ -124,33 +169,51 @@ impl Model {
             if self.max_time.is_none_or(|max| max - min <= RANGE_MS / 2 * 3) {
                 return blocks;
             }
-            self.cut_to = min.div_euclid(RANGE_MS) * RANGE_MS + RANGE_MS;
+            let late = self.late_blocks();
+            self.cut_to = range_end(min);
+            if late > 0 {
+                return late + 1 + self.cut();
+            }
         }
         unreachable!("the loop has no end")
     }
 
-    fn bound(&self) -> i64 {
-        self.max_time.map_or(i64::MIN, |max| max - RANGE_MS / 2).max(self.cut_to)
+    fn bounds(&self, late_from: Option<i64>) -> Bounds {
+        let newest = self.max_time.map_or(self.cut_to, |max| max.max(self.cut_to));
+        Bounds {
+            in_order: self.max_time.map_or(i64::MIN, |max| max - RANGE_MS / 2).max(self.cut_to),
+            late: late_from.or((self.window_ms > 0).then(|| newest.saturating_sub(self.window_ms))),
+        }
     }
 }
 
-fn run(steps: Vec<Step>) {
+fn range_end(t: i64) -> i64 {
+    t.div_euclid(RANGE_MS) * RANGE_MS + RANGE_MS
+}
+
+fn run(steps: Vec<Step>, window_ms: i64) {
     let mut fs = MemFs::default();
+    let open = |fs: &MemFs| open_with(fs, window_ms);
     let mut db = open(&fs);
-    let mut model = Model { cut_to: i64::MIN, ..Model::default() };
+    let mut model = Model { cut_to: i64::MIN, window_ms, ..Model::default() };
     let mut handles: BTreeMap<usize, SeriesHandle> = BTreeMap::new();
     let mut clock = 1_000_000;
     for step in steps {
         match step {
-            Step::Append { clock_ms, series } => {
+            Step::Append { clock_ms, series, late_from } => {
                 clock += clock_ms;
-                let bound = model.bound();
-                let mut batch = AppendBatch::default();
+                let late_from = late_from.map(|back| clock - back);
+                let bounds = model.bounds(late_from);
+                let new_batch = || {
+                    let mut batch = AppendBatch::default();
+                    late_from.into_iter().for_each(|t| batch.take_late_from(t));
+                    batch
+                };
+                let mut batch = new_batch();
                 let mut wanted = Vec::new();
                 let mut sent = Vec::new();
                 for (series, offset, bits) in series {
-                    // The last sample of a block's range may be compared with the block no more.
-                    let sample = Sample { t: (clock + offset).max(model.cut_to), bits };
+                    let sample = Sample { t: clock + offset, bits };
                     sent.push((series, sample));
                 }
                 for (series, sample) in &sent {
@@ -170,7 +233,7 @@ fn run(steps: Vec<Step>) {
                         handles.insert(series, handle);
                     }
                     if !outdated.contains(&(index as u32))
-                        && let Err(reason) = model.append(series, sample, bound)
+                        && let Err(reason) = model.append(series, sample, bounds)
                     {
                         wanted.push((index as u32, reason));
                     }
@@ -178,14 +241,14 @@ fn run(steps: Vec<Step>) {
                 for index in outdated {
                     let (series, sample) = sent[index as usize];
                     handles.remove(&series);
-                    let mut again = AppendBatch::default();
+                    let mut again = new_batch();
                     again.push_labels(labels(series));
                     again.push_sample(sample);
-                    let bound = model.bound();
+                    let bounds = model.bounds(late_from);
                     let ticket = db.append(&mut again).unwrap();
                     db.wait_durable(ticket).unwrap();
                     refused.extend(again.refused().iter().map(|one| (index, one.reason)));
-                    if let Err(reason) = model.append(series, sample, bound) {
+                    if let Err(reason) = model.append(series, sample, bounds) {
                         wanted.push((index, reason));
                     }
                     handles.insert(series, again.handle(0).unwrap());
@@ -207,7 +270,7 @@ fn run(steps: Vec<Step>) {
                     .map(|(&t, _)| t)
                     .collect();
                 let ranges: BTreeSet<i64> = in_head.iter().map(|t| t.div_euclid(RANGE_MS)).collect();
-                assert_eq!(cut.len(), ranges.len());
+                assert_eq!(cut.len(), ranges.len() + model.late_blocks());
                 if let Some(last) = in_head.last() {
                     model.cut_to = last + 1;
                 }
@@ -230,8 +293,10 @@ fn run(steps: Vec<Step>) {
     }
     let found = read_all(&db);
     assert_eq!(found, model.content);
-    let in_head = model.content.values().filter(|samples| samples.range(model.cut_to..).next().is_some());
-    assert_eq!(db.stats().head_series, in_head.count() as u64);
+    let in_head = model.content.iter().filter(|(_, samples)| samples.range(model.cut_to..).next().is_some());
+    let in_head: BTreeSet<usize> =
+        in_head.map(|(&series, _)| series).chain(model.late.keys().copied()).collect();
+    assert_eq!(db.stats().head_series, in_head.len() as u64);
     db.close().unwrap();
     drop(db);
     assert_eq!(read_all(&open(&fs)), model.content);
@@ -241,8 +306,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn histories_match_the_model(steps in steps()) {
-        run(steps);
+    fn histories_match_the_model(steps in steps(), window_ms in prop_oneof![Just(0), Just(RANGE_MS / 4), Just(3 * RANGE_MS)]) {
+        run(steps, window_ms);
     }
 }
 
@@ -338,11 +403,11 @@ fn repeats_are_no_conflicts_however_old() {
     assert!(before.head_chunks >= 3);
     assert_eq!(send(&times, &|t| t as u64), []);
     assert_eq!(db.stats().samples_appended, before.samples_appended);
-    let (newest, older) = times.split_last().unwrap();
-    let mut conflicts: Vec<_> = older.iter().map(|&t| (t, RefuseReason::OutOfOrder)).collect();
-    conflicts.push((*newest, RefuseReason::DuplicateTimestamp));
-    assert_eq!(send(&times, &|t| t as u64 + 1), conflicts);
+    let all = |times: &[i64], reason| times.iter().map(|&t| (t, reason)).collect::<Vec<_>>();
+    let conflicts = send(&times, &|t| t as u64 + 1);
+    assert!(conflicts == all(&times, RefuseReason::DuplicateTimestamp));
+    let (_, older) = times.split_last().unwrap();
     let between: Vec<i64> = older.iter().map(|t| t + 1).collect();
-    assert_eq!(send(&between, &|t| t as u64).len(), between.len());
+    assert!(send(&between, &|t| t as u64) == all(&between, RefuseReason::OutOfOrder));
     assert_eq!(read_all(&db)[&1].len(), times.len());
 }

@@ -6,20 +6,20 @@ use ulid::Ulid;
 
 use super::{Shared, newest_end};
 use crate::{
-    Error, Result,
+    Result,
     block::{self, BlockReader, BlockSpec, HINT_OUT_OF_ORDER},
+    types::range_end,
 };
 
 impl Shared {
-    /// Cuts one block per aligned range while the head spans more than one and a half of them.
-    /// Appends go on meanwhile: they do not reach back into the range being cut.
+    /// Cuts one block per aligned range while the head spans more than one and a half of them. Appends go
+    /// on meanwhile: in order they do not reach back into the range being cut, and what comes late is kept.
     pub(super) fn compact_head(&self) -> Result<Vec<Ulid>> {
         let _maintenance = self.maintenance.lock();
         let mut cut = Vec::new();
-        while let Some((mint, end)) = self.head.compactable_range() {
-            cut.extend(self.cut_off(mint, end)?);
+        while let Some(end) = self.head.compactable_to() {
+            cut.extend(self.cut_off(end)?);
         }
-        self.drop_write_behind_log()?;
         Ok(cut)
     }
 
@@ -33,25 +33,40 @@ impl Shared {
         while let Some((min, _)) = self.head.time_range()
             && min < end
         {
-            cut.extend(
-                self.cut_off(min, crate::types::range_end(min, self.options.block_range_ms).min(end))?,
-            );
+            // Older ones than that are late, and cut with whatever is cut.
+            let min = self.head.oldest_not_in_blocks().unwrap_or(min);
+            cut.extend(self.cut_off(range_end(min, self.options.block_range_ms).min(end))?);
         }
-        self.drop_write_behind_log()?;
         Ok(cut)
     }
 
-    /// Moves the samples from `mint` to `end` (exclusive), the oldest ones, from the head to a block. What
-    /// comes meanwhile and belongs to them is refused: it would be in neither.
-    fn cut_off(&self, mint: i64, end: i64) -> Result<Option<Ulid>> {
-        self.head.set_being_cut(Some(end));
-        let cut = self.cut_block(mint, end).and_then(|block| {
+    /// Moves the samples before `end` that came in order from the head to a block, with the late ones of
+    /// their time; older late ones go to blocks of their own. What comes meanwhile in order and belongs to
+    /// them is refused: it would be in neither.
+    fn cut_off(&self, end: i64) -> Result<Vec<Ulid>> {
+        self.head.begin_cut(end)?;
+        let cut = self.cut_blocks(end).and_then(|cut| {
             self.head.truncate(end)?;
             self.compactions.fetch_add(1, Ordering::Relaxed);
-            Ok(block)
+            Ok(cut)
         });
-        self.head.set_being_cut(None);
-        cut
+        let ended = self.head.end_cut(cut.is_ok());
+        let cut = cut?;
+        ended?;
+        Ok(cut)
+    }
+
+    fn cut_blocks(&self, end: i64) -> Result<Vec<Ulid>> {
+        let mut cut = Vec::new();
+        for (late_mint, late_end) in self.head.late_ranges() {
+            cut.extend(self.cut_block(late_mint, late_end)?);
+        }
+        if let Some(mint) = self.head.oldest_not_in_blocks()
+            && mint < end
+        {
+            cut.extend(self.cut_block(mint, end)?);
+        }
+        Ok(cut)
     }
 
     /// Writes the samples from `mint` to `end` (exclusive) as a block and adds it to the list. No
@@ -62,7 +77,7 @@ impl Shared {
         let mut spec = BlockSpec::new(Ulid::generate(), mint, end);
         spec.chunk_range_ms = self.options.block_range_ms;
         if end <= newest_end(&self.blocks.read()) {
-            // Before the end of the newest block the head has only what came out of order.
+            // Before the end of the newest block the head has only late samples.
             spec.hints.push(HINT_OUT_OF_ORDER.to_owned());
         }
         let written = block::write_block(&self.fs, &self.dir, &spec, |next| {
@@ -77,14 +92,5 @@ impl Shared {
         blocks.push(Arc::new(reader));
         blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
         Ok(Some(meta.ulid))
-    }
-
-    /// Deletes the write-behind log of another program once all of its samples are in blocks.
-    fn drop_write_behind_log(&self) -> Result<()> {
-        let wbl = self.dir.join("wbl");
-        if !self.head.has_out_of_order() && self.fs.exists(&wbl).map_err(Error::io("look for", &wbl))? {
-            self.fs.remove_dir_all(&wbl).map_err(Error::io("remove", wbl))?;
-        }
-        Ok(())
     }
 }

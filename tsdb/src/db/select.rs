@@ -8,7 +8,8 @@ use super::Shared;
 use crate::{
     Error, Result,
     append::SeriesHandle,
-    block::{BlockReader, IndexReader},
+    block::{BlockMeta, BlockReader, IndexReader},
+    chunkenc::merge_overlapping,
     labels::Labels,
     matchers::{MatchType, Matcher},
     postings::{self, PostingsSource},
@@ -122,8 +123,8 @@ impl Selection {
     }
 
     /// Chunks of series number `index` that overlap the range, in order of their first samples.
-    /// Reads from disk. Deleted samples are left out. Chunks overlap each other only where samples
-    /// came out of order.
+    /// Reads from disk. Deleted samples are left out. Chunks of floats do not overlap each other: where late
+    /// samples lie between others, chunks are made anew.
     ///
     /// # Errors
     /// If a block is damaged or cannot be read.
@@ -133,6 +134,7 @@ impl Selection {
     pub fn chunks(&self, index: usize) -> Result<Vec<Chunk>> {
         let Selected { labels, sources } = &self.series[index];
         let mut chunks = Vec::new();
+        let mut late = Vec::new();
         for source in sources {
             match *source {
                 Source::Block(block, series) => {
@@ -141,14 +143,17 @@ impl Selection {
                 Source::Head(handle) => {
                     let in_head = self.shared.head.chunks(handle, self.head_range.clone(), self.mint)?;
                     chunks.extend(in_head.chunks);
+                    late = in_head.late;
                     if in_head.truncations != self.head_truncations {
                         self.chunks_of_newer_blocks(labels, in_head.min_valid, &mut chunks)?;
                     }
                 }
             }
         }
+        chunks.append(&mut late);
         chunks.sort_by_key(|chunk| (chunk.mint, chunk.maxt));
-        Ok(chunks)
+        merge_overlapping(chunks, self.shared.options.block_range_ms)
+            .map_err(|error| Error::corrupt(&self.shared.dir, 0, format!("chunk of {labels}: {error}")))
     }
 
     fn chunks_of_block(
@@ -181,9 +186,11 @@ impl Selection {
             let all = self.shared.blocks.read();
             let unknown =
                 all.iter().filter(|block| !self.blocks.iter().any(|known| Arc::ptr_eq(known, block)));
-            // Blocks that end before the head's part began were there before and did not overlap.
-            let is_newer = |max_time: i64| *self.head_range.start() < max_time && max_time <= end;
-            unknown.filter(|block| is_newer(block.meta().max_time)).cloned().collect()
+            // All that overlapped then are known. What is newer and ends later is in the head, too.
+            let is_newer = |meta: &BlockMeta| {
+                meta.max_time <= end && meta.min_time <= self.maxt && meta.max_time > self.mint
+            };
+            unknown.filter(|block| is_newer(block.meta())).cloned().collect()
         };
         let exact = labels.iter().map(|(name, value)| Matcher::new(MatchType::Equal, name, value));
         let exact = exact.collect::<Result<Vec<_>>>()?;

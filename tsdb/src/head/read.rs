@@ -2,11 +2,12 @@
 
 use std::{convert::Infallible, ops::RangeInclusive};
 
-use super::{Head, HeadState, MappedChunk, OutOfOrderSamples, samples_of};
+use super::{Head, HeadState, MappedChunk, samples_of};
 use crate::{
     Error, Result,
     append::SeriesHandle,
-    chunkenc::{Encoding, encode_float_chunks},
+    chunkenc::{Encoding, encode_float_chunks, sort_and_deduplicate},
+    head_chunks::OUT_OF_ORDER_BIT,
     labels::Labels,
     matchers::Matcher,
     postings,
@@ -27,8 +28,10 @@ pub(crate) struct HeadSelection {
 /// Chunks of one series of the head, and the moment they were looked up.
 #[derive(Debug)]
 pub(crate) struct HeadChunks {
-    /// In order of their first samples.
+    /// Of samples that came in order, which is also theirs.
     pub chunks: Vec<Chunk>,
+    /// Of late samples; they may overlap each other and all others.
+    pub late: Vec<Chunk>,
     /// [`HeadState::truncations`] at that moment.
     pub truncations: u64,
     /// [`HeadState::min_valid`] at that moment: blocks that end by then hold what is missing here, and
@@ -43,18 +46,22 @@ pub(crate) enum HeadChunk {
     Mapped(MappedChunk),
     /// Copied from memory.
     Copied(Chunk),
-    /// Made of samples that came out of order.
-    OutOfOrder(Chunk),
+}
+
+/// What the lock is held for when chunks of a series are looked up.
+#[derive(Debug, Default)]
+struct FoundChunks {
+    in_order: Vec<HeadChunk>,
+    late: Vec<HeadChunk>,
 }
 
 impl Head {
-    /// Selects series that match and have samples in `range`, or samples that came out of order
-    /// from `out_of_order_mint` on.
+    /// Selects series that match and have samples in `range`, or late samples from `late_mint` on.
     pub fn select(
         &self,
         matchers: &[Matcher],
         range: RangeInclusive<i64>,
-        out_of_order_mint: i64,
+        late_mint: i64,
     ) -> Result<HeadSelection> {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -66,9 +73,7 @@ impl Head {
                     || one
                         .open_range()
                         .is_some_and(|(mint, maxt)| mint <= *range.end() && maxt >= *range.start())
-                    || state.out_of_order.get(&slot).is_some_and(|samples| {
-                        samples_between(samples, out_of_order_mint, *range.end()).next().is_some()
-                    });
+                    || state.late.of(slot).any(|late| late.overlaps(late_mint, *range.end()));
             if overlaps && let Some(labels) = state.index.labels(slot) {
                 series.push((labels, SeriesHandle { slot, series: one.series }));
             }
@@ -76,22 +81,28 @@ impl Head {
         Ok(HeadSelection { series, truncations: state.truncations })
     }
 
-    /// Chunks of a series that overlap `range`, deleted samples left out.
+    /// Chunks of a series that overlap `range`, those of late samples from `late_mint` on; deleted samples
+    /// left out.
     pub fn chunks(
         &self,
         handle: SeriesHandle,
         range: RangeInclusive<i64>,
-        out_of_order_mint: i64,
+        late_mint: i64,
     ) -> Result<HeadChunks> {
         loop {
             let (found, deleted, truncations, min_valid) = {
                 let state = self.state.lock();
                 let deleted = state.tombstones.get(&handle.slot).cloned();
-                let found = state.chunks_in(handle, range.clone(), out_of_order_mint);
+                let found = state.chunks_in(handle, range.clone(), late_mint);
                 (found, deleted, state.truncations, state.min_valid)
             };
-            match self.read_chunks(found, deleted.as_ref(), min_valid) {
-                Ok(chunks) => return Ok(HeadChunks { chunks, truncations, min_valid }),
+            let deleted = deleted.as_ref();
+            let in_order = self.read_chunks(found.in_order, deleted, min_valid);
+            // Late samples may well be older than what blocks hold.
+            let both =
+                in_order.and_then(|chunks| Ok((chunks, self.read_chunks(found.late, deleted, i64::MIN)?)));
+            match both {
+                Ok((chunks, late)) => return Ok(HeadChunks { chunks, late, truncations, min_valid }),
                 // A truncation may have deleted a file under way; what is left is looked up anew.
                 Err(_) if self.state.lock().truncations != truncations => {}
                 Err(error) => return Err(error),
@@ -107,11 +118,10 @@ impl Head {
     ) -> Result<Vec<Chunk>> {
         let mut chunks = Vec::with_capacity(found.len());
         for chunk in found {
-            let in_order = !matches!(chunk, HeadChunk::OutOfOrder(_));
             let chunk = self.read_chunk(chunk)?;
             // A chunk goes as a whole, once all of it is in a block.
             let in_block = Interval { mint: i64::MIN, maxt: min_valid.saturating_sub(1) };
-            let is_partly_in_block = in_order && chunk.mint <= in_block.maxt;
+            let is_partly_in_block = min_valid > i64::MIN && chunk.mint <= in_block.maxt;
             if deleted.is_none() && !is_partly_in_block {
                 chunks.push(chunk);
                 continue;
@@ -125,17 +135,17 @@ impl Head {
                     .map_err(|error| Error::corrupt(&self.dir, 0, format!("chunk of the head: {error}")))?,
             );
         }
-        chunks.sort_by_key(|chunk| chunk.mint);
         Ok(chunks)
     }
 
     fn read_chunk(&self, chunk: HeadChunk) -> Result<Chunk> {
         match chunk {
-            HeadChunk::Copied(chunk) | HeadChunk::OutOfOrder(chunk) => Ok(chunk),
+            HeadChunk::Copied(chunk) => Ok(chunk),
             HeadChunk::Mapped(mapped) => {
                 let mut data = Vec::new();
                 let meta = self.chunk_reader.read(mapped.at, &mut data)?;
-                let encoding = Encoding::from_byte(meta.encoding).unwrap_or(Encoding::Xor);
+                let encoding =
+                    Encoding::from_byte(meta.encoding & !OUT_OF_ORDER_BIT).unwrap_or(Encoding::Xor);
                 Ok(Chunk { mint: meta.mint, maxt: meta.maxt, encoding, data })
             }
         }
@@ -150,16 +160,14 @@ impl Head {
         samples: &mut Vec<Sample>,
     ) -> Result<()> {
         samples.clear();
-        let chunks = self.chunks(handle, range.clone(), *range.start())?.chunks;
-        for chunk in &chunks {
+        let HeadChunks { chunks, late, .. } = self.chunks(handle, range.clone(), *range.start())?;
+        for chunk in chunks.iter().chain(&late) {
             samples
                 .extend(samples_of(chunk.encoding, &chunk.data).filter(|sample| range.contains(&sample.t)));
         }
-        // Chunks overlap only where another program took samples out of order. The sort is stable,
-        // so the chunk that begins first keeps its sample when two have the same time.
+        // Only late ones are out of place.
         if !samples.is_sorted_by(|left, right| left.t < right.t) {
-            samples.sort_by_key(|sample| sample.t);
-            samples.dedup_by_key(|sample| sample.t);
+            sort_and_deduplicate(samples);
         }
         Ok(())
     }
@@ -176,44 +184,46 @@ impl Head {
 }
 
 impl HeadState {
-    /// Chunks of a series that overlap `range`.
-    fn chunks_in(
-        &self,
-        handle: SeriesHandle,
-        range: RangeInclusive<i64>,
-        out_of_order_mint: i64,
-    ) -> Vec<HeadChunk> {
-        let Some(series) = self.index.by_handle(handle) else { return Vec::new() };
+    /// Chunks of a series that overlap `range`, those of late samples from `late_mint` on.
+    fn chunks_in(&self, handle: SeriesHandle, range: RangeInclusive<i64>, late_mint: i64) -> FoundChunks {
+        let mut found = FoundChunks::default();
+        let Some(series) = self.index.by_handle(handle) else { return found };
         // A truncation lets go of the lock between series: what it has still to drop is not there.
         let from = self.min_valid.max(*range.start());
         let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= from;
-        let chunk = |mint, maxt, data| Chunk { mint, maxt, encoding: Encoding::Xor, data };
-        let mut found = Vec::with_capacity(series.chunk_count());
+        found.in_order.reserve(series.chunk_count());
         for mapped in series.mapped.iter().filter(|chunk| wanted(chunk.mint, chunk.maxt)) {
-            if mapped.at.file() != 0 {
-                found.push(HeadChunk::Mapped(*mapped));
-            } else if let Some(data) = self.unwritten.data(mapped.at) {
-                found.push(HeadChunk::Copied(chunk(mapped.mint, mapped.maxt, data.to_vec())));
-            }
+            found.in_order.extend(self.full_chunk(mapped));
         }
         if let Some((mint, maxt)) = series.open_range()
             && wanted(mint, maxt)
         {
-            found.push(HeadChunk::Copied(chunk(mint, maxt, series.copy_open(&self.open_chunks))));
+            found.in_order.push(copied(mint, maxt, series.copy_open(&self.open_chunks)));
         }
-        if let Some(samples) = self.out_of_order.get(&handle.slot) {
-            let samples = samples_between(samples, out_of_order_mint, *range.end());
-            let Ok(()) = encode_float_chunks::<Infallible>(BLOCK_RANGE_MS, samples, |mint, maxt, data| {
-                found.push(HeadChunk::OutOfOrder(chunk(mint, maxt, data.to_vec())));
+        let wanted = |mint: i64, maxt: i64| mint <= *range.end() && maxt >= late_mint;
+        for late in self.late.of(handle.slot) {
+            for mapped in late.chunks.iter().filter(|chunk| wanted(chunk.mint, chunk.maxt)) {
+                found.late.extend(self.full_chunk(mapped));
+            }
+            let buffered = late.buffer.iter().copied().filter(|sample| wanted(sample.t, sample.t));
+            let Ok(()) = encode_float_chunks::<Infallible>(BLOCK_RANGE_MS, buffered, |mint, maxt, data| {
+                found.late.push(copied(mint, maxt, data.to_vec()));
                 Ok(())
             });
         }
         found
     }
+
+    /// A full chunk, copied if it is not in `chunks_head` yet.
+    fn full_chunk(&self, mapped: &MappedChunk) -> Option<HeadChunk> {
+        if mapped.at.file() != 0 {
+            return Some(HeadChunk::Mapped(*mapped));
+        }
+        let data = self.unwritten.data(mapped.at)?;
+        Some(copied(mapped.mint, mapped.maxt, data.to_vec()))
+    }
 }
 
-/// Samples with times from `mint` to `maxt`, both inclusive; none if `mint` is greater.
-fn samples_between(samples: &OutOfOrderSamples, mint: i64, maxt: i64) -> impl Iterator<Item = Sample> {
-    let range = (mint <= maxt).then(|| samples.range(mint..=maxt));
-    range.into_iter().flatten().map(|(&t, &bits)| Sample { t, bits })
+fn copied(mint: i64, maxt: i64, data: Vec<u8>) -> HeadChunk {
+    HeadChunk::Copied(Chunk { mint, maxt, encoding: Encoding::Xor, data })
 }

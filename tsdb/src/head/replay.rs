@@ -9,19 +9,22 @@
 //! A log that ends within a record was cut off by a crash: no append that was acknowledged is behind
 //! that point, and it is repaired. Any other damage is an error, and nothing is cut away.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::Arc};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::{
-    BatchRecords, Counters, Head, HeadState, MappedChunk, OpenChunks, OutOfOrderSamples, UnwrittenChunks,
+    BatchRecords, Counters, Head, HeadState, MappedChunk, OpenChunks, UnwrittenChunks,
     index::SeriesIndex,
+    late::{LateSamples, LateSeries},
+    samples_of,
+    unwritten::Owners,
 };
 use crate::{
     Error, Labels, Result, checkpoint,
-    chunkenc::{Encoding, decode_floats},
+    chunkenc::{Encoding, encode_float_chunks},
     db::DbOptions,
     fs::Fs,
     head_chunks::{
@@ -58,7 +61,8 @@ impl Head {
         let writer = HeadChunkWriter::open(fs.clone(), &chunks_dir, next_file, HEAD_CHUNK_FILE_BYTES_MAX)?;
         replay.chunk_writer = Some(writer);
         let next_segment = replay.read_log(&fs, &wal_dir)?;
-        replay.read_write_behind_log(&fs, &dir.join("wbl"))?;
+        replay.read_write_behind_log(&fs, &chunk_reader, &dir.join("wbl"))?;
+        replay.pack_late(options.out_of_order_cap);
         let wal = wlog::Writer::create(fs.clone(), &wal_dir, next_segment, options.wal_options())?;
         let state = replay.finish(wal)?;
         Ok(Self { fs, dir: dir.to_owned(), options, chunk_reader, state: Mutex::new(state) })
@@ -69,7 +73,9 @@ impl Head {
 struct Replay {
     index: SeriesIndex,
     by_ref: RefMap,
-    full_chunks: HashMap<SeriesRef, FullChunks, RandomState>,
+    full_chunks: HashMap<SeriesRef, Vec<MappedChunk>, RandomState>,
+    /// Chunks of late samples that no marker has named yet.
+    unmarked: HashMap<HeadChunkRef, (SeriesRef, MappedChunk), RandomState>,
     max_ref: u64,
     min_valid: i64,
     block_range_ms: i64,
@@ -78,17 +84,16 @@ struct Replay {
     unwritten: UnwrittenChunks,
     written_refs: Vec<HeadChunkRef>,
     tombstones: HashMap<u32, Intervals>,
-    out_of_order: HashMap<u32, OutOfOrderSamples>,
+    /// Chunks of late samples; their buffers are empty until the end.
+    late: LateSamples,
+    /// Late samples in no chunk by slot and time. The first of a time counts.
+    late_buffers: HashMap<u32, BTreeMap<i64, u64>>,
     other_refs: HashMap<SeriesRef, u32>,
     counters: Counters,
 }
 
-/// What `chunks_head` holds of one ref.
-#[derive(Debug, Default)]
-struct FullChunks {
-    in_order: Vec<MappedChunk>,
-    out_of_order: OutOfOrderSamples,
-}
+/// Late samples of a series that lie in memory by themselves while the write-behind log is read.
+const LATE_SAMPLES_MAX: usize = 8192;
 
 impl Replay {
     fn new(min_valid: i64, block_range_ms: i64) -> Self {
@@ -96,6 +101,7 @@ impl Replay {
             index: SeriesIndex::default(),
             by_ref: RefMap::default(),
             full_chunks: HashMap::default(),
+            unmarked: HashMap::default(),
             max_ref: 0,
             min_valid,
             block_range_ms,
@@ -104,7 +110,8 @@ impl Replay {
             unwritten: UnwrittenChunks::default(),
             written_refs: Vec::new(),
             tombstones: HashMap::new(),
-            out_of_order: HashMap::new(),
+            late: LateSamples::default(),
+            late_buffers: HashMap::new(),
             other_refs: HashMap::new(),
             counters: Counters::default(),
         }
@@ -113,7 +120,6 @@ impl Replay {
     /// Notes which chunks lie in `chunks_head`. Damaged files are deleted, with all after them: the
     /// log has their samples.
     fn load_chunks(&mut self, reader: &HeadChunkReader) -> Result<()> {
-        let mut out_of_order: Vec<(SeriesRef, HeadChunkRef)> = Vec::new();
         let damage = reader.load_all(&mut |LoadedHeadChunk { meta, chunk: at, .. }| {
             self.max_ref = self.max_ref.max(meta.series.0);
             let is_out_of_order = meta.encoding & OUT_OF_ORDER_BIT != 0;
@@ -124,14 +130,15 @@ impl Replay {
                     return Ok(());
                 }
             }
+            let chunk = MappedChunk { at, mint: meta.mint, maxt: meta.maxt };
             if is_out_of_order {
-                out_of_order.push((meta.series, at));
+                self.unmarked.insert(at, (meta.series, chunk));
             } else if meta.maxt >= self.min_valid {
-                let known = &mut self.full_chunks.entry(meta.series).or_default().in_order;
+                let known = self.full_chunks.entry(meta.series).or_default();
                 if known.last().is_some_and(|last| last.maxt >= meta.mint) {
                     return Err("chunk does not begin after the one before it".to_owned());
                 }
-                known.push(MappedChunk { at, mint: meta.mint, maxt: meta.maxt });
+                known.push(chunk);
             }
             Ok(())
         })?;
@@ -140,20 +147,9 @@ impl Replay {
             self.counters.chunk_corruptions += 1;
             reader.remove_from(file)?;
             for chunks in self.full_chunks.values_mut() {
-                chunks.in_order.retain(|chunk| chunk.at.file() < file);
+                chunks.retain(|chunk| chunk.at.file() < file);
             }
-            out_of_order.retain(|(_, at)| at.file() < file);
-        }
-        let mut data = Vec::new();
-        for (series, at) in out_of_order {
-            let meta = reader.read(at, &mut data)?;
-            let Some(encoding) = Encoding::from_byte(meta.encoding & !OUT_OF_ORDER_BIT) else { continue };
-            let samples = &mut self.full_chunks.entry(series).or_default().out_of_order;
-            for sample in
-                decode_floats(encoding, &data).into_iter().flatten().map_while(std::result::Result::ok)
-            {
-                samples.entry(sample.t).or_insert(sample.bits);
-            }
+            self.unmarked.retain(|at, _| at.file() < file);
         }
         Ok(())
     }
@@ -181,7 +177,7 @@ impl Replay {
         fs: &Arc<dyn Fs>,
         dir: &Path,
         segments: &[SegmentIndex],
-        apply: fn(&mut Self, &[u8]) -> Result<(), DecodeError>,
+        apply: impl Fn(&mut Self, &[u8]) -> Result<(), DecodeError>,
     ) -> Result<()> {
         let mut reader = wlog::LogReader::new(fs.clone(), dir, segments.to_vec());
         let error = loop {
@@ -267,18 +263,12 @@ impl Replay {
     }
 
     /// Gives the series in `slot` the full chunks found under one of its refs.
-    fn adopt(&mut self, slot: u32, chunks: FullChunks) {
+    fn adopt(&mut self, slot: u32, chunks: Vec<MappedChunk>) {
         let Some(series) = self.index.slab.get_mut(slot) else { return };
-        for chunk in chunks.in_order {
+        for chunk in chunks {
             if chunk.mint > series.last_t() {
                 self.unwritten.close_open(slot, series, &mut self.open_chunks);
                 series.mapped.push(chunk);
-            }
-        }
-        if !chunks.out_of_order.is_empty() {
-            let known = self.out_of_order.entry(slot).or_default();
-            for (t, bits) in chunks.out_of_order {
-                known.entry(t).or_insert(bits);
             }
         }
     }
@@ -304,7 +294,6 @@ impl Replay {
             if let Some(series) = self.index.slab.get_mut(slot) {
                 series.reset(&mut self.open_chunks);
             }
-            self.out_of_order.remove(&slot);
             self.tombstones.remove(&slot);
         } else if tombstone.maxt >= self.min_valid {
             let interval = Interval { mint: tombstone.mint, maxt: tombstone.maxt };
@@ -312,39 +301,100 @@ impl Replay {
         }
     }
 
-    /// Reads the samples that another program took out of order.
-    fn read_write_behind_log(&mut self, fs: &Arc<dyn Fs>, dir: &Path) -> Result<()> {
+    /// Reads the late samples.
+    fn read_write_behind_log(
+        &mut self,
+        fs: &Arc<dyn Fs>,
+        chunks: &HeadChunkReader,
+        dir: &Path,
+    ) -> Result<()> {
         if !fs.exists(dir).map_err(Error::io("look for", dir))? {
             return Ok(());
         }
         wlog::recover_repairs(&**fs, dir)?;
         let segments = wlog::list_segments(&**fs, dir)?;
-        self.read_segments(fs, dir, &segments, Self::apply_out_of_order)
+        self.read_segments(fs, dir, &segments, |replay, record| replay.apply_late(chunks, record))
     }
 
-    fn apply_out_of_order(&mut self, record: &[u8]) -> Result<(), DecodeError> {
-        let add = |replay: &mut Self, series: SeriesRef, sample: Sample| {
-            if let Some(slot) = replay.by_ref.get(series) {
-                replay.out_of_order.entry(slot).or_default().entry(sample.t).or_insert(sample.bits);
-            }
-        };
+    fn apply_late(&mut self, chunks: &HeadChunkReader, record: &[u8]) -> Result<(), DecodeError> {
         match record::record_type(record) {
             RecordType::Samples => {
                 for entry in record::SamplesIter::new(record)? {
                     let (series, sample) = entry?;
-                    add(self, series, sample);
+                    self.apply_late_sample(series, sample);
                 }
             }
             RecordType::SamplesV2 => {
                 for entry in record::SamplesV2Iter::new(record) {
                     let (series, sample) = entry?;
-                    add(self, series, sample);
+                    self.apply_late_sample(series, sample);
                 }
             }
-            RecordType::MmapMarkers | RecordType::Unknown(_) => {}
+            RecordType::MmapMarkers => {
+                for entry in record::MmapMarkersIter::new(record) {
+                    let record::MmapMarker { series, chunk } = entry?;
+                    self.apply_marker(chunks, series, chunk);
+                }
+            }
+            RecordType::Unknown(_) => {}
             _ => self.counters.unsupported_records += 1,
         }
+        self.write_full_chunks_if(UNWRITTEN_MAX);
         Ok(())
+    }
+
+    fn apply_late_sample(&mut self, series: SeriesRef, sample: Sample) {
+        let Some(slot) = self.by_ref.get(series) else { return };
+        let samples = self.late_buffers.entry(slot).or_default();
+        samples.entry(sample.t).or_insert(sample.bits);
+        if samples.len() > LATE_SAMPLES_MAX {
+            // Their chunk is lost, or its marker is far away.
+            self.pack_late_series(slot, 0);
+        }
+    }
+
+    /// What was logged of the series is in this chunk, if the chunk is there.
+    fn apply_marker(&mut self, chunks: &HeadChunkReader, series: SeriesRef, at: HeadChunkRef) {
+        let Some((owner, chunk)) = self.unmarked.get(&at).copied() else { return };
+        let (Some(slot), true) = (self.by_ref.get(series), owner == series) else { return };
+        let mut data = Vec::new();
+        let Ok(meta) = chunks.read(at, &mut data) else { return };
+        let Some(encoding) = Encoding::from_byte(meta.encoding & !OUT_OF_ORDER_BIT) else { return };
+        self.unmarked.remove(&at);
+        let samples = self.late_buffers.entry(slot).or_default();
+        for sample in samples_of(encoding, &data) {
+            if samples.get(&sample.t) == Some(&sample.bits) {
+                samples.remove(&sample.t);
+            }
+        }
+        self.late.current.entry(slot).or_default().chunks.push(chunk);
+    }
+
+    /// Makes chunks of late samples wherever there are more than a buffer takes.
+    fn pack_late(&mut self, cap: usize) {
+        let full = self.late_buffers.iter().filter(|(_, samples)| samples.len() > cap.clamp(1, 255));
+        let slots: Vec<u32> = full.map(|(&slot, _)| slot).collect();
+        for slot in slots {
+            self.pack_late_series(slot, cap);
+            self.write_full_chunks_if(UNWRITTEN_MAX);
+        }
+    }
+
+    /// Makes chunks of the oldest late samples of a series; about `left` stay.
+    fn pack_late_series(&mut self, slot: u32, left: usize) {
+        let Some(series) = self.index.slab.get(slot).map(|series| series.series) else { return };
+        let Some(buffer) = self.late_buffers.get_mut(&slot) else { return };
+        let packed = buffer.len().saturating_sub(left / 2);
+        let first_left = buffer.keys().nth(packed).copied();
+        let stay = first_left.map(|t| buffer.split_off(&t)).unwrap_or_default();
+        let samples = std::mem::replace(buffer, stay).into_iter();
+        let samples = samples.map(|(t, bits)| Sample { t, bits });
+        let chunks = &mut self.late.current.entry(slot).or_default().chunks;
+        let unwritten = &mut self.unwritten;
+        let Ok(()) = encode_float_chunks::<Infallible>(self.block_range_ms, samples, |mint, maxt, data| {
+            chunks.push(unwritten.push_late(slot, series, (mint, maxt), data));
+            Ok(())
+        });
     }
 
     fn write_full_chunks_if(&mut self, at_least: usize) {
@@ -352,8 +402,11 @@ impl Replay {
             return;
         }
         let Some(writer) = &mut self.chunk_writer else { return };
-        let refs = &mut self.written_refs;
-        if let Err(error) = self.unwritten.write(&mut self.index, writer, refs) {
+        // No marker names these: their samples are in the write-behind log, and are found there again.
+        self.unwritten.begin_append();
+        let mut owners =
+            Owners { index: &mut self.index, late: &mut self.late, written_late: &mut Vec::new() };
+        if let Err(error) = self.unwritten.write(&mut owners, writer, &mut self.written_refs) {
             self.counters.chunk_writes_failed += 1;
             if self.counters.chunk_writes_failed.is_power_of_two() {
                 tracing::error!(%error, "cannot write full chunks of the head, they stay in memory");
@@ -363,6 +416,12 @@ impl Replay {
 
     fn finish(mut self, wal: wlog::Writer) -> Result<HeadState> {
         self.write_full_chunks_if(1);
+        for (slot, samples) in std::mem::take(&mut self.late_buffers) {
+            if !samples.is_empty() {
+                let samples = samples.into_iter().map(|(t, bits)| Sample { t, bits });
+                self.late.current.entry(slot).or_default().buffer = samples.collect();
+            }
+        }
         let segment = wal.segment_index().0;
         let mut max_time = i64::MIN;
         let (mut active_series, mut chunks) = (0, 0);
@@ -371,12 +430,12 @@ impl Replay {
             if series.is_empty() {
                 series.retire(segment);
             } else {
-                active_series += 1;
                 max_time = max_time.max(series.last_t());
             }
-            if let Some(samples) = self.out_of_order.get(&slot) {
-                max_time = samples.keys().next_back().copied().unwrap_or(i64::MIN).max(max_time);
-            }
+            active_series += u64::from(!series.is_empty() || self.late.has(slot));
+        }
+        for (_, maxt) in self.late.iter().filter_map(LateSeries::range) {
+            max_time = max_time.max(maxt);
         }
         let mut state = HeadState {
             index: self.index,
@@ -384,6 +443,7 @@ impl Replay {
             chunks,
             next_ref: self.max_ref + 1,
             min_time: i64::MAX,
+            min_late_time: i64::MAX,
             max_time,
             min_valid: self.min_valid,
             being_cut: i64::MIN,
@@ -393,13 +453,14 @@ impl Replay {
             open_chunks: self.open_chunks,
             unwritten: self.unwritten,
             tombstones: self.tombstones,
-            out_of_order: self.out_of_order,
+            late: self.late,
             other_refs: self.other_refs,
             counters: self.counters,
             records: BatchRecords::default(),
             written_refs: self.written_refs,
+            written_late: Vec::new(),
         };
-        state.min_time = state.oldest_sample().unwrap_or(i64::MAX);
+        state.recount_times();
         Ok(state)
     }
 }

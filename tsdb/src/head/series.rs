@@ -5,7 +5,6 @@ use super::{
     open_chunks::{OpenBytes, OpenChunks},
 };
 use crate::{
-    append::RefuseReason,
     chunkenc::{FloatCutter, OpenChunk, XorState},
     types::{HeadChunkRef, Sample, SeriesRef},
 };
@@ -28,10 +27,11 @@ pub(crate) enum Verdict {
     Store,
     /// An exact repeat of what is stored: success, and nothing to do.
     Repeated,
-    /// Not newer than what is stored; a chunk has to be read to tell a repeat from a conflict.
-    CompareWithChunk,
-    /// To be refused.
-    Refuse(RefuseReason),
+    /// Another value than the newest sample, at its time.
+    Conflict,
+    /// Not newer than what is stored, or older than what is taken in order: it may repeat what is stored, or be
+    /// late.
+    Late,
 }
 
 /// Bytes of the sample count that a chunk begins with. Open chunks lie in memory without it.
@@ -105,7 +105,7 @@ impl MemSeries {
         self.retired_in = segment;
     }
 
-    /// Judges a sample. `bound` is the oldest time that the head takes now.
+    /// Judges a sample. `bound` is the oldest time that the head takes in order now.
     #[inline]
     pub fn judge(&self, sample: Sample, bound: i64) -> Verdict {
         let last_t = self.last_t();
@@ -114,13 +114,9 @@ impl MemSeries {
         }
         if sample.t == last_t && !self.open.is_empty() {
             let same = self.xor.last_bits() == sample.bits;
-            return if same { Verdict::Repeated } else { Verdict::Refuse(RefuseReason::DuplicateTimestamp) };
+            return if same { Verdict::Repeated } else { Verdict::Conflict };
         }
-        // Also below the bound: what comes late may be refused, but what is stored is stored.
-        if self.min_time().is_some_and(|oldest| oldest <= sample.t && sample.t <= last_t) {
-            return Verdict::CompareWithChunk;
-        }
-        Verdict::Refuse(if sample.t < bound { RefuseReason::OutOfBounds } else { RefuseReason::OutOfOrder })
+        Verdict::Late
     }
 
     /// True if a sample at `t` begins a new chunk. Must be asked once before each [`Self::push`].
