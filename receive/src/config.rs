@@ -136,6 +136,10 @@ pub struct TsdbConfig {
     pub retention: Option<Duration>,
     /// Length of a block; a whole number of milliseconds, at least one.
     pub block_duration: Duration,
+    /// How much older than the newest sample of its tenant a late sample may be; `None`: none may be.
+    pub out_of_order_window: Option<Duration>,
+    /// Late samples of a series that become a chunk together, 1 to 255.
+    pub out_of_order_cap: u8,
     /// How far ahead of the clock a sample may be; `None` for no check.
     pub future_window: Option<Duration>,
     /// Whether log records are compressed.
@@ -224,6 +228,8 @@ impl Config {
                 path: judge.path("tsdb.path"),
                 retention: judge.duration_unless_zero("tsdb.retention"),
                 block_duration: judge.block_duration(),
+                out_of_order_window: judge.duration_unless_zero("tsdb.out-of-order.time-window"),
+                out_of_order_cap: judge.out_of_order_cap(),
                 future_window: judge.duration_unless_zero("tsdb.too-far-in-future.time-window"),
                 wal_compression: judge.switch("tsdb.wal-compression"),
                 lock_file: !judge.switch("tsdb.no-lockfile"),

@@ -154,6 +154,8 @@ pub enum Reason {
     OutOfOrder = 0,
     DuplicateTimestamp = 1,
     OutOfBounds = 2,
+    /// Out of order, and older than the window for that.
+    TooOld = 3,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -165,6 +167,7 @@ impl Reason {
             Self::OutOfOrder => "OUT_OF_ORDER",
             Self::DuplicateTimestamp => "DUPLICATE_TIMESTAMP",
             Self::OutOfBounds => "OUT_OF_BOUNDS",
+            Self::TooOld => "TOO_OLD",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -173,6 +176,7 @@ impl Reason {
             "OUT_OF_ORDER" => Some(Self::OutOfOrder),
             "DUPLICATE_TIMESTAMP" => Some(Self::DuplicateTimestamp),
             "OUT_OF_BOUNDS" => Some(Self::OutOfBounds),
+            "TOO_OLD" => Some(Self::TooOld),
             _ => None,
         }
     }

@@ -15,6 +15,8 @@ pub enum Refusal {
     DuplicateTimestamp,
     /// Older than what the head takes.
     OutOfBounds,
+    /// Out of order, and older than the window for that.
+    TooOld,
     /// Later than now plus the window.
     TooFarInFuture,
     /// A label without a name.
@@ -37,10 +39,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OutOfOrder,
         Self::DuplicateTimestamp,
         Self::OutOfBounds,
+        Self::TooOld,
         Self::TooFarInFuture,
         Self::LabelNameEmpty,
         Self::LabelNameDuplicate,
@@ -58,6 +61,7 @@ impl Refusal {
             Self::OutOfOrder => "sample-out-of-order",
             Self::DuplicateTimestamp => "sample-duplicate-timestamp",
             Self::OutOfBounds => "sample-out-of-bounds",
+            Self::TooOld => "sample-too-old",
             Self::TooFarInFuture => "sample-too-far-in-future",
             Self::LabelNameEmpty => "label-name-empty",
             Self::LabelNameDuplicate => "label-name-duplicate",
@@ -76,6 +80,7 @@ impl Refusal {
             Self::OutOfOrder => "out of order sample",
             Self::DuplicateTimestamp => "duplicate sample for timestamp with another value",
             Self::OutOfBounds => "out of bounds: older than what the head takes",
+            Self::TooOld => "too old sample: out of order, and older than the window for that",
             Self::TooFarInFuture => "too far in the future",
             Self::LabelNameEmpty => "a label name is empty",
             Self::LabelNameDuplicate => "a label name occurs twice",
@@ -90,7 +95,7 @@ impl Refusal {
 
     /// True if the sample is fine by itself and conflicts with what is stored.
     pub fn is_conflict(self) -> bool {
-        matches!(self, Self::OutOfOrder | Self::DuplicateTimestamp | Self::OutOfBounds)
+        matches!(self, Self::OutOfOrder | Self::DuplicateTimestamp | Self::OutOfBounds | Self::TooOld)
     }
 }
 
@@ -100,6 +105,7 @@ impl From<RefuseReason> for Refusal {
             RefuseReason::OutOfOrder => Self::OutOfOrder,
             RefuseReason::DuplicateTimestamp => Self::DuplicateTimestamp,
             RefuseReason::OutOfBounds => Self::OutOfBounds,
+            RefuseReason::TooOld => Self::TooOld,
         }
     }
 }

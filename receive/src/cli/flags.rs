@@ -358,11 +358,10 @@ const STORAGE: &[Flag] = &[
     flag(
         "tsdb.out-of-order.time-window",
         Duration,
-        "0s",
-        "How much older than a tenant's newest sample a sample may be.",
-    )
-    .not_built(),
-    flag("tsdb.out-of-order.cap-max", Count, "0", "Samples in a chunk of late samples; 0 = 32.").not_built(),
+        "30m",
+        "How much older than a tenant's newest sample a late sample may be; 0s = none is taken.",
+    ),
+    flag("tsdb.out-of-order.cap-max", Count, "0", "Samples in a chunk of late samples, up to 255; 0 = 32."),
     flag(
         "tsdb.too-far-in-future.time-window",
         Duration,

@@ -128,6 +128,20 @@ impl<'a> Judge<'a> {
         Some(self.count(name)).filter(|count| *count > 0)
     }
 
+    /// Late samples in a chunk: a chunk of Prometheus' takes up to 255.
+    pub(super) fn out_of_order_cap(&mut self) -> u8 {
+        const DEFAULT: u8 = 32;
+        let name = "tsdb.out-of-order.cap-max";
+        match u8::try_from(self.count(name)) {
+            Ok(0) => DEFAULT,
+            Ok(cap) => cap,
+            Err(_) => {
+                self.invalid(name, "must be at most 255");
+                DEFAULT
+            }
+        }
+    }
+
     /// A limit, more than 0.
     pub(super) fn limit(&mut self, name: &str) -> usize {
         let limit = self.count(name);

@@ -67,6 +67,8 @@ fn defaults_are_those_of_the_contract() {
         path: "./data".into(),
         retention: Some(hours(15 * 24)),
         block_duration: hours(2),
+        out_of_order_window: Some(Duration::from_secs(30 * 60)),
+        out_of_order_cap: 32,
         future_window: Some(Duration::from_secs(600)),
         wal_compression: true,
         lock_file: true,
@@ -172,7 +174,6 @@ fn what_is_not_built_is_refused_by_name_and_all_at_once() {
         "grpc-server-tls-client-ca",
         "http.config",
         "tsdb.max-exemplars",
-        "tsdb.out-of-order.time-window",
         "tsdb.max-retention-bytes",
         "tsdb.wal-sync",
         "tracing.config",
@@ -194,8 +195,7 @@ fn defaults_given_explicitly_are_fine() {
         let expected = usize::from(matches!(flag.standing, Standing::NoEffect(_)));
         assert_eq!(config.notices.len(), expected, "{}", flag.name);
     }
-    judge_with_label(&[("tsdb.out-of-order.time-window", "0h"), ("receive.artificial-max-delay", "0")])
-        .expect("the same value in other words");
+    judge_with_label(&[("receive.artificial-max-delay", "0")]).expect("the same value in other words");
 }
 
 #[test]

@@ -242,6 +242,8 @@ impl Parts {
         let db = DbOptions {
             block_range_ms: millis(tsdb.block_duration),
             retention_ms: tsdb.retention.map(millis),
+            out_of_order_window_ms: tsdb.out_of_order_window.map_or(0, millis),
+            out_of_order_cap: tsdb.out_of_order_cap.into(),
             wal_compression: tsdb.wal_compression,
             lock_file: tsdb.lock_file,
             ..DbOptions::default()

@@ -287,5 +287,6 @@ fn reason(reason: RefuseReason) -> Reason {
         RefuseReason::OutOfOrder => Reason::OutOfOrder,
         RefuseReason::DuplicateTimestamp => Reason::DuplicateTimestamp,
         RefuseReason::OutOfBounds => Reason::OutOfBounds,
+        RefuseReason::TooOld => Reason::TooOld,
     }
 }

@@ -94,15 +94,9 @@ const PLAIN: &[Row] = &[
         "Samples refused: another value has their time.",
         |s| Some(s.duplicate_timestamp.into()),
     ),
-    ("weir_tsdb_wal_written_bytes_total", Counter, "Bytes written to the log.", |s| {
-        Some(s.wal_bytes_written.into())
+    ("weir_tsdb_wbl_written_bytes_total", Counter, "Bytes written to the log of late samples.", |s| {
+        Some(s.wbl_bytes_written.into())
     }),
-    (
-        "weir_tsdb_unsupported_wal_records_total",
-        Counter,
-        "Log records of a type that is not supported.",
-        |s| Some(s.unsupported_records.into()),
-    ),
 ];
 
 /// These carry the label `type`; there are only floats yet.
@@ -110,9 +104,21 @@ const BY_TYPE: &[Row] = &[
     ("prometheus_tsdb_head_samples_appended_total", Counter, "Samples stored.", |s| {
         Some(s.samples_appended.into())
     }),
+    (
+        "prometheus_tsdb_head_out_of_order_samples_appended_total",
+        Counter,
+        "Samples stored out of order.",
+        |s| Some(s.late_appended.into()),
+    ),
     ("prometheus_tsdb_out_of_order_samples_total", Counter, "Samples refused as out of order.", |s| {
         Some(s.out_of_order.into())
     }),
+    (
+        "prometheus_tsdb_too_old_samples_total",
+        Counter,
+        "Samples refused as older than the window for late ones.",
+        |s| Some(s.too_old.into()),
+    ),
 ];
 
 /// Upstream has the same times in seconds too.

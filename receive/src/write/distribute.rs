@@ -397,5 +397,6 @@ fn refusal(reason: Reason) -> Refusal {
         Reason::OutOfOrder => Refusal::OutOfOrder,
         Reason::DuplicateTimestamp => Refusal::DuplicateTimestamp,
         Reason::OutOfBounds => Refusal::OutOfBounds,
+        Reason::TooOld => Refusal::TooOld,
     }
 }

@@ -30,6 +30,7 @@ pub fn db_options() -> DbOptions {
         wal_compression: true,
         wal_segment_bytes: 1 << 20,
         lock_file: true,
+        ..DbOptions::default()
     }
 }
 

@@ -15,7 +15,11 @@ struct Stored(Content);
 
 impl Stored {
     fn add(&mut self, labels: &[(&str, &str)], samples: &[Sample]) {
-        self.0.entry(Labels::from_pairs(labels.iter().copied())).or_default().extend_from_slice(samples);
+        let stored = self.0.entry(Labels::from_pairs(labels.iter().copied())).or_default();
+        stored.extend_from_slice(samples);
+        stored.sort_by_key(|sample| sample.t);
+        // What was sent twice is stored once.
+        stored.dedup();
     }
 }
 
@@ -116,17 +120,20 @@ async fn bad_requests_get_their_answers_and_good_samples_are_kept() {
     stored.add(&ordered, &good(now));
     check_series(&mut stored, "repeat", &ordered, &good(now), 200, "").await;
     check_series(&mut stored, "other value", &ordered, &[Sample::new(now, -1.0)], 409, "conflict").await;
-    check_series(&mut stored, "out of order", &ordered, &good(now - 1), 409, "conflict").await;
-    check_series(
-        &mut stored,
-        "too old",
-        &[name, ("t", "old")],
-        &good(now - 2 * 3600 * 1000),
-        409,
-        "conflict",
-    )
-    .await;
-    let mixed = [Sample::new(now - 5, 1.0), Sample::new(now + 1, 2.0)];
+    let window = 30 * 60 * 1000;
+    for late in [now - 1, now - window / 2, now - window + 60_000] {
+        check_series(&mut stored, "out of order", &ordered, &good(late), 200, "").await;
+        stored.add(&ordered, &good(late));
+        check_series(&mut stored, "late and repeated", &ordered, &good(late), 200, "").await;
+        let other = [Sample::new(late, -1.0)];
+        check_series(&mut stored, "late, other value", &ordered, &other, 409, "duplicate sample").await;
+    }
+    let too_old = now - window - 1;
+    check_series(&mut stored, "too old", &ordered, &good(too_old), 409, "too old sample").await;
+    let of_new_series = [name, ("t", "old")];
+    check_series(&mut stored, "too old, new series", &of_new_series, &good(now - 4 * window), 409, "too old")
+        .await;
+    let mixed = [Sample::new(too_old, 1.0), Sample::new(now + 1, 2.0)];
     check_series(&mut stored, "one good, one bad", &ordered, &mixed, 409, "conflict").await;
     stored.add(&ordered, &mixed[1..]);
     let guard = 600_000;
@@ -181,6 +188,9 @@ async fn bad_requests_get_their_answers_and_good_samples_are_kept() {
 
     let found = site.read("default-tenant", i64::MIN, i64::MAX).await;
     assert_same(&found, &stored.0, "after all of it");
+    node.kill();
+    let node = site.start().await;
+    assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &stored.0, "after a kill");
     node.stop();
 }
 

@@ -149,10 +149,11 @@ async fn every_sample_lies_on_its_three_owners() {
         assert_eq!((nodes.len(), zones.len()), (3, 3), "series {series}");
     }
     // What is in conflict with what two owners have is told, the rest is stored.
-    let body = [request([3].into_iter(), first_t - 1), request([3, 4].into_iter(), now_ms())];
+    let too_old = first_t - 3_600_000;
+    let body = [request([3].into_iter(), too_old), request([3, 4].into_iter(), now_ms())];
     let url = cluster.sites[0].write_url();
     let old = post(&url, Some(TENANT.as_bytes()), body[0].clone()).await.unwrap();
-    assert_eq!((old.status, &old.headers["x-weir-error-id"]), (409, &"sample-out-of-order".parse().unwrap()));
+    assert_eq!((old.status, &old.headers["x-weir-error-id"]), (409, &"sample-too-old".parse().unwrap()));
     assert!(old.text().contains("series=\"3\""), "{}", old.text());
     assert_eq!(post(&url, Some(TENANT.as_bytes()), body[1].clone()).await.unwrap().status, 200);
     processes.into_iter().for_each(Process::stop);

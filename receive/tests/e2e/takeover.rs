@@ -28,32 +28,50 @@ fn sample(series: usize, t: i64) -> Sample {
     Sample::new(t, value)
 }
 
-/// Writes `steps` samples of each series to `url`, 50 per request, and returns what was sent.
-async fn write_history(url: &str, first_t: i64, steps: i64) -> Content {
+/// In which order samples are sent.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    Ascending,
+    /// Every third sample comes after those of the minutes that follow, the latest first.
+    SomeLate,
+}
+
+/// Writes `steps` samples of each series to `url`, up to 50 per request, and returns what was sent.
+async fn write_history(url: &str, first_t: i64, steps: i64, order: Order) -> Content {
     let mut sent = Content::new();
     for first in (0..steps).step_by(50) {
-        let times = (first..(first + 50).min(steps)).map(|step| first_t + step * STEP_MS);
-        let names: Vec<String> = (0..SERIES).map(|series| series.to_string()).collect();
-        let labels: Vec<[(&str, &str); 3]> = names
-            .iter()
-            .map(|name| [("__name__", "takeover"), ("number", name), ("zone", "\"a\"\\b")])
-            .collect();
-        let samples: Vec<Vec<Sample>> =
-            (0..SERIES).map(|series| times.clone().map(|t| sample(series, t)).collect()).collect();
-        let body =
-            write_request(labels.iter().zip(&samples).map(|(labels, samples)| (&labels[..], &samples[..])));
-        let answer = post(url, None, body).await.unwrap();
-        assert!(answer.status / 100 == 2, "{}: {}", answer.status, answer.text());
-        for (labels, samples) in labels.iter().zip(samples) {
-            sent.entry(weir_tsdb::Labels::from_pairs(*labels)).or_default().extend(samples);
+        let steps = first..(first + 50).min(steps);
+        let is_late = |step: &i64| order == Order::SomeLate && step % 3 == 1;
+        let times = |steps: Vec<i64>| steps.iter().map(|step| first_t + step * STEP_MS).collect::<Vec<_>>();
+        let in_order = times(steps.clone().filter(|step| !is_late(step)).collect());
+        let late = times(steps.rev().filter(is_late).collect());
+        for times in [in_order, late].into_iter().filter(|times| !times.is_empty()) {
+            send_samples(url, &times, &mut sent).await;
         }
     }
+    sent.values_mut().for_each(|samples| samples.sort_by_key(|sample| sample.t));
     sent
+}
+
+/// Sends a sample of each series at each of `times`.
+async fn send_samples(url: &str, times: &[i64], sent: &mut Content) {
+    let names: Vec<String> = (0..SERIES).map(|series| series.to_string()).collect();
+    let labels: Vec<[(&str, &str); 3]> =
+        names.iter().map(|name| [("__name__", "takeover"), ("number", name), ("zone", "\"a\"\\b")]).collect();
+    let samples: Vec<Vec<Sample>> =
+        (0..SERIES).map(|series| times.iter().map(|&t| sample(series, t)).collect()).collect();
+    let body =
+        write_request(labels.iter().zip(&samples).map(|(labels, samples)| (&labels[..], &samples[..])));
+    let answer = post(url, None, body).await.unwrap();
+    assert!(answer.status / 100 == 2, "{}: {}", answer.status, answer.text());
+    for (labels, samples) in labels.iter().zip(samples) {
+        sent.entry(weir_tsdb::Labels::from_pairs(*labels)).or_default().extend(samples);
+    }
 }
 
 fn prometheus(data: &Path, port: u16, log: &Path) -> Process {
     let config = log.with_extension("yml");
-    fs::write(&config, "global: {}\n").unwrap();
+    fs::write(&config, "storage: {tsdb: {out_of_order_time_window: 30m}}\n").unwrap();
     let mut command = Command::new("prometheus");
     command
         .arg(format!("--config.file={}", config.display()))
@@ -102,7 +120,7 @@ async fn prometheus_opens_the_directory_of_a_stopped_node() {
     let node = site.start().await;
     // Seven hours: blocks, chunks_head, a checkpoint and log.
     let steps = 7 * 3600 * 1000 / STEP_MS;
-    let sent = write_history(&site.write_url(), now_ms() - steps * STEP_MS, steps).await;
+    let sent = write_history(&site.write_url(), now_ms() - steps * STEP_MS, steps, Order::Ascending).await;
     wait_for("blocks", async || {
         let blocks = site.metric("prometheus_tsdb_blocks_loaded{tenant=\"default-tenant\"}").await?;
         (blocks >= 2.0).then_some(())
@@ -156,7 +174,7 @@ async fn a_node_takes_over_the_directory_of_a_prometheus() {
     let url = format!("http://127.0.0.1:{port}/api/v1/write");
     let steps = 5 * 3600 * 1000 / STEP_MS;
     let first_t = now_ms() - steps * STEP_MS;
-    let mut sent = write_history(&url, first_t, steps).await;
+    let mut sent = write_history(&url, first_t, steps, Order::Ascending).await;
     wait_for("a block of Prometheus", async || {
         let is_block = |name: &str| name.len() == 26 && name.starts_with("01");
         let names =
@@ -184,5 +202,68 @@ async fn a_node_takes_over_the_directory_of_a_prometheus() {
     node.kill();
     let node = site.start().await;
     assert_same(&site.read("edge", i64::MIN, i64::MAX).await, &sent, "taken over, written to, killed");
+    node.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_finds_the_late_samples_of_a_stopped_node() {
+    let temp = tempfile::tempdir().unwrap();
+    let site = NodeSite::new(&temp.path().join("node")).with_flag("--tsdb.maintenance-interval=20ms");
+    let node = site.start().await;
+    // Late samples in blocks, in chunks and in the log of their own.
+    let steps = 7 * 3600 * 1000 / STEP_MS;
+    let sent = write_history(&site.write_url(), now_ms() - steps * STEP_MS, steps, Order::SomeLate).await;
+    wait_for("blocks", async || {
+        let blocks = site.metric("prometheus_tsdb_blocks_loaded{tenant=\"default-tenant\"}").await?;
+        (blocks >= 2.0).then_some(())
+    })
+    .await;
+    let name =
+        "prometheus_tsdb_head_out_of_order_samples_appended_total{tenant=\"default-tenant\",type=\"float\"}";
+    // All but those that nothing was sent before.
+    assert!(site.metric(name).await.unwrap() > (SERIES as i64 * steps) as f64 * 0.3);
+    assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent, "StoreAPI before the stop");
+    node.stop();
+
+    let data = site.tenant_path("default-tenant");
+    let copy = temp.path().join("prometheus-data");
+    copy_dir(&data, &copy);
+    let port = free_port();
+    let log = temp.path().join("prometheus.log");
+    let server = prometheus(&copy, port, &log);
+    wait_prometheus(port).await;
+    assert_same(&query_prometheus(port).await, &sent, "Prometheus as owner of the directory");
+    server.stop();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("level=error") && !log.contains("corruption"), "{log}");
+
+    let node = site.start().await;
+    assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent, "after a restart");
+    node.kill();
+    let node = site.start().await;
+    assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent, "after a kill");
+    node.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_takes_over_the_late_samples_of_a_prometheus() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("prometheus");
+    let port = free_port();
+    let server = prometheus(&data, port, &temp.path().join("prometheus.log"));
+    wait_prometheus(port).await;
+    let url = format!("http://127.0.0.1:{port}/api/v1/write");
+    let steps = 2 * 3600 * 1000 / STEP_MS;
+    let sent = write_history(&url, now_ms() - steps * STEP_MS, steps, Order::SomeLate).await;
+    server.stop();
+    assert!(data.join("wbl").is_dir(), "Prometheus has taken samples out of order");
+
+    let site = NodeSite::new(&temp.path().join("node"));
+    copy_dir(&data, &site.tenant_path("edge"));
+    let node = site.start().await;
+    assert_same(&site.read("edge", i64::MIN, i64::MAX).await, &sent, "taken over");
+    node.kill();
+    let node = site.start().await;
+    assert_same(&site.read("edge", i64::MIN, i64::MAX).await, &sent, "taken over and killed");
     node.stop();
 }

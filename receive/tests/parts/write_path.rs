@@ -407,13 +407,13 @@ impl Model {
     /// Whether a sample is stored, a repeat, or a conflict.
     fn take(&mut self, series: &str, t: i64, bits: u64) -> Result<(), &'static str> {
         let samples = self.samples.entry(series.to_owned()).or_default();
-        if samples.get(&t) == Some(&bits) {
-            return Ok(());
+        match samples.get(&t) {
+            Some(stored) if *stored == bits => return Ok(()),
+            Some(_) => return Err("duplicate sample for timestamp"),
+            None => {}
         }
-        match samples.last_key_value() {
-            Some((newest, _)) if t < *newest => return Err("out of order sample"),
-            Some((newest, _)) if t == *newest => return Err("duplicate sample for timestamp"),
-            _ => {}
+        if samples.last_key_value().is_some_and(|(newest, _)| t < *newest) {
+            return Err("out of order sample");
         }
         samples.insert(t, bits);
         self.stored += 1;

@@ -184,6 +184,7 @@ fn a_wrong_entry_is_found_out() {
         wal_compression: true,
         wal_segment_bytes: 1 << 20,
         lock_file: false,
+        ..DbOptions::default()
     };
     let db = Db::open(Arc::new(StdFs), dir.path().to_owned(), options).unwrap();
     let keys = SeriesKeys::new();
