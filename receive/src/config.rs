@@ -134,6 +134,8 @@ pub struct TsdbConfig {
     pub path: PathBuf,
     /// How long data is kept; `None` for ever.
     pub retention: Option<Duration>,
+    /// Bytes that a tenant may have before its oldest blocks go; `None` for no limit.
+    pub retention_bytes: Option<u64>,
     /// Length of a block; a whole number of milliseconds, at least one.
     pub block_duration: Duration,
     /// How much older than the newest sample of its tenant a late sample may be; `None`: none may be.
@@ -227,6 +229,7 @@ impl Config {
             tsdb: TsdbConfig {
                 path: judge.path("tsdb.path"),
                 retention: judge.duration_unless_zero("tsdb.retention"),
+                retention_bytes: Some(judge.bytes("tsdb.max-retention-bytes")).filter(|bytes| *bytes > 0),
                 block_duration: judge.block_duration(),
                 out_of_order_window: judge.duration_unless_zero("tsdb.out-of-order.time-window"),
                 out_of_order_cap: judge.out_of_order_cap(),

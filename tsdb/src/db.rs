@@ -27,7 +27,7 @@ use ulid::Ulid;
 use crate::{
     Error, Result,
     append::{AppendBatch, DurabilityTicket, SeriesHandle},
-    block::{self, BlockReader},
+    block::BlockReader,
     fs::{DirLock, Fs},
     head::Head,
     labels::Labels,
@@ -37,6 +37,7 @@ use crate::{
 
 mod cut;
 mod open;
+mod retention;
 mod select;
 
 pub use select::Selection;
@@ -49,6 +50,9 @@ pub struct DbOptions {
     /// Blocks whose newest sample is older than this, counted from the newest block, may go.
     /// `None` keeps them for ever.
     pub retention_ms: Option<i64>,
+    /// Bytes that blocks, logs and chunks of the head may take together before the oldest blocks may go; `None`
+    /// for no limit.
+    pub retention_bytes: Option<u64>,
     /// How much older than the newest sample of the database a late sample may be, in milliseconds; 0: none
     /// may be. One of its series or of others may have come before it.
     pub out_of_order_window_ms: i64,
@@ -67,6 +71,7 @@ impl Default for DbOptions {
         Self {
             block_range_ms: crate::types::BLOCK_RANGE_MS,
             retention_ms: Some(15 * 24 * 60 * 60 * 1000),
+            retention_bytes: None,
             out_of_order_window_ms: 0,
             out_of_order_cap: 32,
             wal_compression: true,
@@ -129,6 +134,10 @@ pub struct DbStats {
     pub compactions: u64,
     /// Head compactions that failed.
     pub compactions_failed: u64,
+    /// Blocks deleted because of their age.
+    pub time_retentions: u64,
+    /// Blocks deleted because of the bytes that all take.
+    pub size_retentions: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
     /// Checkpoints that failed.
@@ -186,6 +195,8 @@ struct Shared {
     lock: Mutex<Option<Box<dyn DirLock>>>,
     compactions: AtomicU64,
     compactions_failed: AtomicU64,
+    time_retentions: AtomicU64,
+    size_retentions: AtomicU64,
 }
 
 impl Db {
@@ -286,6 +297,8 @@ impl Db {
             mmap_chunk_corruptions: head.counters.chunk_corruptions,
             compactions: self.shared.compactions.load(Ordering::Relaxed),
             compactions_failed: self.shared.compactions_failed.load(Ordering::Relaxed),
+            time_retentions: self.shared.time_retentions.load(Ordering::Relaxed),
+            size_retentions: self.shared.size_retentions.load(Ordering::Relaxed),
             checkpoints: head.counters.checkpoints,
             checkpoints_failed: head.counters.checkpoints_failed,
             unsupported_records: head.counters.unsupported_records,
@@ -349,24 +362,9 @@ impl Db {
         found.next().map(|meta| (meta.ulid, kind(meta.compaction.level)))
     }
 
-    /// Deletes blocks beyond retention for which `may_delete` says yes. Returns their names.
+    /// Deletes blocks beyond retention, by age or by size, for which `may_delete` says yes. Returns their names.
     pub fn apply_retention(&self, may_delete: &dyn Fn(Ulid) -> bool) -> Result<Vec<Ulid>> {
-        let Some(retention_ms) = self.shared.options.retention_ms else { return Ok(Vec::new()) };
-        let _maintenance = self.shared.maintenance.lock();
-        let mut blocks = self.shared.blocks.write();
-        let Some(newest) = blocks.iter().map(|block| block.meta().max_time).max() else {
-            return Ok(Vec::new());
-        };
-        let beyond = |block: &BlockReader| {
-            newest - block.meta().max_time >= retention_ms && may_delete(block.meta().ulid)
-        };
-        let (gone, kept): (Vec<_>, Vec<_>) = blocks.iter().cloned().partition(|block| beyond(block));
-        *blocks = kept;
-        drop(blocks);
-        for block in &gone {
-            block::delete_block(&*self.shared.fs, &self.shared.dir, block.meta().ulid)?;
-        }
-        Ok(gone.iter().map(|block| block.meta().ulid).collect())
+        self.shared.apply_retention(may_delete)
     }
 
     /// Makes everything appended so far survive a power cut.

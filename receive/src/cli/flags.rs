@@ -346,7 +346,7 @@ const STORAGE: &[Flag] = &[
     flag("tsdb.path", Text, "./data", "Data directory; each directory in it is a tenant."),
     flag("label", Text, "", "External label as name=\"value\"; at least one, another on each node. A node of a cluster gets receive_replica by itself.").repeat(),
     flag("tsdb.retention", Duration, "15d", "How long data is kept here; 0d = for ever."),
-    flag("tsdb.max-retention-bytes", Bytes, "0", "Bytes of data kept per tenant.").not_built(),
+    flag("tsdb.max-retention-bytes", Bytes, "0", "Bytes of blocks, logs and chunks that a tenant may have here before its oldest blocks are deleted; 0 = no limit."),
     flag("tsdb.min-block-duration", Duration, "2h", "Length of a block.").hidden(),
     flag(
         "tsdb.max-block-duration",

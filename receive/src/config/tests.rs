@@ -66,6 +66,7 @@ fn defaults_are_those_of_the_contract() {
     let tsdb = TsdbConfig {
         path: "./data".into(),
         retention: Some(hours(15 * 24)),
+        retention_bytes: None,
         block_duration: hours(2),
         out_of_order_window: Some(Duration::from_secs(30 * 60)),
         out_of_order_cap: 32,
@@ -174,7 +175,6 @@ fn what_is_not_built_is_refused_by_name_and_all_at_once() {
         "grpc-server-tls-client-ca",
         "http.config",
         "tsdb.max-exemplars",
-        "tsdb.max-retention-bytes",
         "tsdb.wal-sync",
         "tracing.config",
         "receive.otlp-promote-resource-attributes",

@@ -242,6 +242,7 @@ impl Parts {
         let db = DbOptions {
             block_range_ms: millis(tsdb.block_duration),
             retention_ms: tsdb.retention.map(millis),
+            retention_bytes: tsdb.retention_bytes,
             out_of_order_window_ms: tsdb.out_of_order_window.map_or(0, millis),
             out_of_order_cap: tsdb.out_of_order_cap.into(),
             wal_compression: tsdb.wal_compression,

@@ -64,6 +64,12 @@ const PLAIN: &[Row] = &[
     ("prometheus_tsdb_compactions_failed_total", Counter, "Cuts of blocks that failed.", |s| {
         Some(s.compactions_failed.into())
     }),
+    ("prometheus_tsdb_time_retentions_total", Counter, "Blocks deleted because of their age.", |s| {
+        Some(s.time_retentions.into())
+    }),
+    ("prometheus_tsdb_size_retentions_total", Counter, "Blocks deleted because of the bytes of all.", |s| {
+        Some(s.size_retentions.into())
+    }),
     ("prometheus_tsdb_checkpoint_creations_total", Counter, "Checkpoints of the log begun.", |s| {
         Some(i128::from(s.checkpoints) + i128::from(s.checkpoints_failed))
     }),

@@ -46,6 +46,8 @@ impl Db {
             lock: Mutex::new(lock),
             compactions: Default::default(),
             compactions_failed: Default::default(),
+            time_retentions: Default::default(),
+            size_retentions: Default::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
