@@ -13,7 +13,7 @@ use weir_tsdb::{
     append::{AppendBatch, RefuseReason, SeriesHandle},
     chunkenc::decode_floats,
     db::{Db, DbOptions},
-    fs::MemFs,
+    fs::{Fs as _, MemFs},
     query::Query,
 };
 
@@ -410,4 +410,55 @@ fn repeats_are_no_conflicts_however_old() {
     let between: Vec<i64> = older.iter().map(|t| t + 1).collect();
     assert!(send(&between, &|t| t as u64) == all(&between, RefuseReason::OutOfOrder));
     assert_eq!(read_all(&db)[&1].len(), times.len());
+}
+
+/// A crash after a block was made and before the log of its late samples went.
+#[test]
+fn late_samples_that_are_in_a_block_are_not_cut_again() {
+    let fs = MemFs::default();
+    let open = || open_with(&fs, RANGE_MS / 4);
+    let db = open();
+    let mut written = Content::new();
+    let mut send = |db: &Db, t: i64| {
+        let mut batch = AppendBatch::default();
+        batch.push_labels(labels(1));
+        batch.push_sample(Sample { t, bits: t as u64 });
+        let _ = db.append(&mut batch).unwrap();
+        assert_eq!(batch.refused(), []);
+        written.entry(1).or_default().insert(t, t as u64);
+    };
+    for t in (1000..RANGE_MS * 2).step_by(1000) {
+        send(&db, t);
+        send(&db, t - 500);
+    }
+    let before = fs.clone_now();
+    assert_eq!(db.compact_head().unwrap().len(), 1);
+    db.close().unwrap();
+    drop(db);
+    // The log of late samples as it was.
+    let log = PathBuf::from("/db/wbl");
+    fs.remove_dir_all(&log).unwrap();
+    fs.create_dir_all(&log).unwrap();
+    for entry in before.read_dir(&log).unwrap() {
+        let path = log.join(entry.name);
+        let data = weir_tsdb::fs::read_file(&before, &path).unwrap();
+        fs.create(&path).unwrap().write_all(&data).unwrap();
+    }
+    for _ in 0..2 {
+        let db = open();
+        assert_eq!(read_all(&db), written);
+        let in_order_in_head = db.stats().head_min_time;
+        assert!(in_order_in_head >= Some(RANGE_MS), "{in_order_in_head:?}");
+        assert_eq!(db.compact_head().unwrap(), []);
+        drop(db);
+    }
+    let db = open();
+    let newest = *written[&1].last_key_value().unwrap().0;
+    let mut batch = AppendBatch::default();
+    batch.push_labels(labels(1));
+    batch.push_sample(Sample { t: newest + 2 * RANGE_MS, bits: 1 });
+    let _ = db.append(&mut batch).unwrap();
+    written.entry(1).or_default().insert(newest + 2 * RANGE_MS, 1);
+    assert_eq!(db.compact_head().unwrap().len(), 1, "no block for what is in one");
+    assert_eq!(read_all(&db), written);
 }

@@ -113,19 +113,46 @@ async fn query_prometheus(port: u16) -> Content {
     content
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn prometheus_opens_the_directory_of_a_stopped_node() {
-    let temp = tempfile::tempdir().unwrap();
-    let site = NodeSite::new(&temp.path().join("node")).with_flag("--tsdb.maintenance-interval=20ms");
-    let node = site.start().await;
-    // Seven hours: blocks, chunks_head, a checkpoint and log.
-    let steps = 7 * 3600 * 1000 / STEP_MS;
-    let sent = write_history(&site.write_url(), now_ms() - steps * STEP_MS, steps, Order::Ascending).await;
+/// Samples of a series in seven hours: enough for blocks, `chunks_head`, a checkpoint and log.
+const SEVEN_HOURS_STEPS: i64 = 7 * 3600 * 1000 / STEP_MS;
+
+/// Writes seven hours up to now, and waits until blocks are cut.
+async fn write_seven_hours(site: &NodeSite, order: Order) -> Content {
+    let first_t = now_ms() - SEVEN_HOURS_STEPS * STEP_MS;
+    let sent = write_history(&site.write_url(), first_t, SEVEN_HOURS_STEPS, order).await;
     wait_for("blocks", async || {
         let blocks = site.metric("prometheus_tsdb_blocks_loaded{tenant=\"default-tenant\"}").await?;
         (blocks >= 2.0).then_some(())
     })
     .await;
+    sent
+}
+
+/// Prometheus as the owner of a copy of the directory: it replays, maps, and may compact.
+async fn check_prometheus_as_owner(data: &Path, temp: &Path, sent: &Content) {
+    let copy = temp.join("prometheus-data");
+    copy_dir(data, &copy);
+    let port = free_port();
+    let log = temp.join("prometheus.log");
+    let server = prometheus(&copy, port, &log);
+    wait_prometheus(port).await;
+    assert_same(&query_prometheus(port).await, sent, "Prometheus as owner of the directory");
+    server.stop();
+    let log = fs::read_to_string(log).unwrap();
+    let complaints = log.lines().filter(|line| {
+        let is_loud =
+            line.contains("level=error") || line.contains("level=warn") || line.contains("corruption");
+        is_loud && !line.contains("Received SIGTERM")
+    });
+    assert_eq!(complaints.collect::<Vec<_>>(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_opens_the_directory_of_a_stopped_node() {
+    let temp = tempfile::tempdir().unwrap();
+    let site = NodeSite::new(&temp.path().join("node")).with_flag("--tsdb.maintenance-interval=20ms");
+    let node = site.start().await;
+    let sent = write_seven_hours(&site, Order::Ascending).await;
     assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent, "StoreAPI before the stop");
     node.stop();
 
@@ -146,22 +173,7 @@ async fn prometheus_opens_the_directory_of_a_stopped_node() {
         assert!(text.contains("Label names: 3"), "{text}");
     }
 
-    // Prometheus as the owner: it replays, maps, and may compact.
-    let copy = temp.path().join("prometheus-data");
-    copy_dir(&data, &copy);
-    let port = free_port();
-    let log = temp.path().join("prometheus.log");
-    let server = prometheus(&copy, port, &log);
-    wait_prometheus(port).await;
-    assert_same(&query_prometheus(port).await, &sent, "Prometheus as owner of the directory");
-    server.stop();
-    let log = fs::read_to_string(log).unwrap();
-    let complaints = log.lines().filter(|line| {
-        let is_loud =
-            line.contains("level=error") || line.contains("level=warn") || line.contains("corruption");
-        is_loud && !line.contains("Received SIGTERM")
-    });
-    assert_eq!(complaints.collect::<Vec<_>>(), [""; 0]);
+    check_prometheus_as_owner(&data, temp.path(), &sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,31 +223,15 @@ async fn prometheus_finds_the_late_samples_of_a_stopped_node() {
     let site = NodeSite::new(&temp.path().join("node")).with_flag("--tsdb.maintenance-interval=20ms");
     let node = site.start().await;
     // Late samples in blocks, in chunks and in the log of their own.
-    let steps = 7 * 3600 * 1000 / STEP_MS;
-    let sent = write_history(&site.write_url(), now_ms() - steps * STEP_MS, steps, Order::SomeLate).await;
-    wait_for("blocks", async || {
-        let blocks = site.metric("prometheus_tsdb_blocks_loaded{tenant=\"default-tenant\"}").await?;
-        (blocks >= 2.0).then_some(())
-    })
-    .await;
+    let sent = write_seven_hours(&site, Order::SomeLate).await;
     let name =
         "prometheus_tsdb_head_out_of_order_samples_appended_total{tenant=\"default-tenant\",type=\"float\"}";
     // All but those that nothing was sent before.
-    assert!(site.metric(name).await.unwrap() > (SERIES as i64 * steps) as f64 * 0.3);
+    assert!(site.metric(name).await.unwrap() > (SERIES as i64 * SEVEN_HOURS_STEPS) as f64 * 0.3);
     assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent, "StoreAPI before the stop");
     node.stop();
 
-    let data = site.tenant_path("default-tenant");
-    let copy = temp.path().join("prometheus-data");
-    copy_dir(&data, &copy);
-    let port = free_port();
-    let log = temp.path().join("prometheus.log");
-    let server = prometheus(&copy, port, &log);
-    wait_prometheus(port).await;
-    assert_same(&query_prometheus(port).await, &sent, "Prometheus as owner of the directory");
-    server.stop();
-    let log = fs::read_to_string(log).unwrap();
-    assert!(!log.contains("level=error") && !log.contains("corruption"), "{log}");
+    check_prometheus_as_owner(&site.tenant_path("default-tenant"), temp.path(), &sent).await;
 
     let node = site.start().await;
     assert_same(&site.read("default-tenant", i64::MIN, i64::MAX).await, &sent, "after a restart");

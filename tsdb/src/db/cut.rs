@@ -45,14 +45,13 @@ impl Shared {
     /// them is refused: it would be in neither.
     fn cut_off(&self, end: i64) -> Result<Vec<Ulid>> {
         self.head.begin_cut(end)?;
-        let cut = self.cut_blocks(end).and_then(|cut| {
-            self.head.truncate(end)?;
-            self.compactions.fetch_add(1, Ordering::Relaxed);
-            Ok(cut)
-        });
+        let cut = self.cut_blocks(end);
+        // The head drops what is in blocks also if the log does not get shorter by it.
+        let truncated = if cut.is_ok() { self.head.truncate(end) } else { Ok(()) };
         let ended = self.head.end_cut(cut.is_ok());
         let cut = cut?;
-        ended?;
+        truncated.and(ended)?;
+        self.compactions.fetch_add(1, Ordering::Relaxed);
         Ok(cut)
     }
 

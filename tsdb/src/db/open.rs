@@ -49,7 +49,28 @@ impl Db {
             time_retentions: Default::default(),
             size_retentions: Default::default(),
         };
+        shared.forget_late_in_blocks();
         Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Shared {
+    /// A crash may have come between a block and the end of the log of the late samples in it. They would
+    /// go into another block, which overlaps the first.
+    fn forget_late_in_blocks(&self) {
+        let (late, end) = self.head.late_series_before_blocks_end();
+        let Some(last) = end.checked_sub(1) else { return };
+        for (labels, handle) in late {
+            let mut chunks = Vec::new();
+            for block in self.blocks.read().iter() {
+                // Of a block that cannot be read nothing is known to be stored.
+                let read = super::select::chunks_of_labels(block, &labels, i64::MIN..=last, &mut chunks);
+                if let Err(error) = read {
+                    tracing::warn!(block = %block.dir().display(), %error, "late samples are kept: a block cannot be read");
+                }
+            }
+            self.head.forget_late(handle, &chunks);
+        }
     }
 }
 

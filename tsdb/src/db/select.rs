@@ -162,22 +162,7 @@ impl Selection {
         series: IndexSeriesId,
         chunks: &mut Vec<Chunk>,
     ) -> Result<()> {
-        let deleted = block.tombstones().get(series);
-        for meta in block.index().series(series)?.1 {
-            if meta.mint > self.maxt || meta.maxt < self.mint {
-                continue;
-            }
-            let chunk = block.chunk(&meta)?;
-            match deleted {
-                Some(deleted) => {
-                    chunks.extend(delete_from_chunk(chunk, deleted).map_err(|error| {
-                        Error::corrupt(block.dir(), 0, format!("chunk of a block: {error}"))
-                    })?)
-                }
-                None => chunks.push(chunk),
-            }
-        }
-        Ok(())
+        chunks_of_block(block, series, self.mint..=self.maxt, chunks)
     }
 
     /// Chunks of the series `labels` in blocks cut since the selection was made that end by `end`.
@@ -192,17 +177,51 @@ impl Selection {
             };
             unknown.filter(|block| is_newer(block.meta())).cloned().collect()
         };
-        let exact = labels.iter().map(|(name, value)| Matcher::new(MatchType::Equal, name, value));
-        let exact = exact.collect::<Result<Vec<_>>>()?;
         for block in newer {
-            for series in select_in_block(&block, &exact)? {
-                if block.index().series(series)?.0 == *labels {
-                    self.chunks_of_block(&block, series, chunks)?;
-                }
-            }
+            chunks_of_labels(&block, labels, self.mint..=self.maxt, chunks)?;
         }
         Ok(())
     }
+}
+
+/// Chunks of the series `labels` in a block, if they overlap `range`.
+pub(super) fn chunks_of_labels(
+    block: &BlockReader,
+    labels: &Labels,
+    range: RangeInclusive<i64>,
+    chunks: &mut Vec<Chunk>,
+) -> Result<()> {
+    let exact = labels.iter().map(|(name, value)| Matcher::new(MatchType::Equal, name, value));
+    let exact = exact.collect::<Result<Vec<_>>>()?;
+    for series in select_in_block(block, &exact)? {
+        if block.index().series(series)?.0 == *labels {
+            chunks_of_block(block, series, range.clone(), chunks)?;
+        }
+    }
+    Ok(())
+}
+
+fn chunks_of_block(
+    block: &BlockReader,
+    series: IndexSeriesId,
+    range: RangeInclusive<i64>,
+    chunks: &mut Vec<Chunk>,
+) -> Result<()> {
+    let deleted = block.tombstones().get(series);
+    for meta in block.index().series(series)?.1 {
+        if meta.mint > *range.end() || meta.maxt < *range.start() {
+            continue;
+        }
+        let chunk = block.chunk(&meta)?;
+        match deleted {
+            Some(deleted) => chunks.extend(
+                delete_from_chunk(chunk, deleted)
+                    .map_err(|error| Error::corrupt(block.dir(), 0, format!("chunk of a block: {error}")))?,
+            ),
+            None => chunks.push(chunk),
+        }
+    }
+    Ok(())
 }
 
 /// Labels of a series of a block, if it has samples left in the range of `query`.

@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use super::{Head, HeadState, late::LateSeries, samples_of};
+use super::{Head, HeadState, late::LateSeries, samples_of, series::MemSeries};
 use crate::{
     Error, Labels, Result,
     append::SeriesHandle,
     checkpoint,
     chunkenc::{Encoding, sort_and_deduplicate},
     head_chunks::OUT_OF_ORDER_BIT,
+    query::Chunk,
     record::SamplesEncoder,
     types::{Sample, SegmentIndex, SeriesRef, range_end, range_start},
     wlog,
@@ -129,6 +130,41 @@ impl Head {
             logged?;
         }
         Ok(())
+    }
+
+    /// Series that have late samples from before the end of the newest block, and that end.
+    pub fn late_series_before_blocks_end(&self) -> (Vec<(Labels, SeriesHandle)>, i64) {
+        let state = self.state.lock();
+        let mut series = Vec::new();
+        for (&slot, late) in &state.late.current {
+            let is_before = late.range().is_some_and(|(mint, _)| mint < state.min_valid);
+            if is_before
+                && let (Some(one), Some(labels)) = (state.index.slab.get(slot), state.index.labels(slot))
+            {
+                series.push((labels, SeriesHandle { slot, series: one.series }));
+            }
+        }
+        (series, state.min_valid)
+    }
+
+    /// Forgets the late samples of a series that are in `stored`, which are chunks of blocks.
+    pub fn forget_late(&self, handle: SeriesHandle, stored: &[Chunk]) {
+        let stored: HashSet<Sample> =
+            stored.iter().flat_map(|chunk| samples_of(chunk.encoding, &chunk.data)).collect();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(late) = state.late.current.get(&handle.slot) else { return };
+        // Should a chunk not be readable, all stay.
+        let Ok(samples) = state.samples_of_late(self, late, i64::MIN, i64::MAX) else { return };
+        if samples.iter().all(|sample| !stored.contains(sample)) {
+            return;
+        }
+        state.late.current.remove(&handle.slot);
+        state.active_series -= u64::from(state.index.by_handle(handle).is_some_and(MemSeries::is_empty));
+        for sample in samples.into_iter().filter(|sample| !stored.contains(sample)) {
+            state.insert_late(self, handle, sample);
+        }
+        state.recount_times();
     }
 
     /// Series with samples in `range`, ascending by labels.
